@@ -1,0 +1,1 @@
+"""Train binary neural networks in quantum superposition with tensor networks."""

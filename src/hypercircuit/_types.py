@@ -1,0 +1,13 @@
+"""Array types shared by several rooms: names, axes and meaning in one place."""
+
+from jax import Array
+from jaxtyping import Float, Inexact
+
+#: Circuit parameters in radians: (layer, site, [Ry theta, Rz phi]); without Rz the last axis has length one.
+Angles = Float[Array, "depth n_qubits kinds"]
+#: Exact MPS of two-site cells: (cell, left bond, first bit, second bit, right bond).
+CellTensors = Inexact[Array, "n_cells bond 2 2 bond"]
+#: Maps on the doubled bond, one per cell and pair of bits (first bit most significant).
+CellMaps = Float[Array, "n_cells 4 doubled doubled"]
+#: Vectors on the doubled bond at every cut between cells, both ends included.
+CutVectors = Float[Array, "n_cuts doubled"]

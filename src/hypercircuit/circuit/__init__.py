@@ -1,0 +1,3 @@
+"""Hypercircuits: parameterised circuits on the register."""
+
+from .brickwork import Brickwork as Brickwork

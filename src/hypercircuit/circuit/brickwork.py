@@ -1,0 +1,151 @@
+"""The published brickwork ansatz (arXiv:2301.08292) as one batched computation.
+
+From |0...0>, layer d = 1..depth applies CX (control left) on neighbouring pairs of one parity,
+then Ry(theta) and Rz(phi) on every qubit:
+
+    site   0   1   2   3   4   5
+    d=1        o---x   o---x           pairs (2,3),(4,5).. counted from 1: between cells
+          R R  R R  R R
+    d=2    o---x   o---x   o---x       pairs (1,2),(3,4)..: inside a cell
+          R R  R R  R R
+    cell  [ 0 ]   [ 1 ]   [ 2 ]
+
+Two sites form a cell. With CX = sum_a P_a (x) X^a every CX between cells adds one bond index of
+dimension two, so a cell's circuit column is contracted by itself, in time order, for all cells at
+once: an exact MPS without any SVD. The CX of layer 1 act on |0> controls and do nothing, hence a
+bond of 2^((depth - 1) // 2) between cells.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._types import Angles, CellTensors
+
+ROTATIONS = {"ry-rz": 2, "ry": 1}
+INITIALISERS = ("near-uniform", "uniform")
+
+
+class Brickwork(eqx.Module):
+    """The published ansatz with `depth` layers; `depth=1` is a product state.
+
+    Parameters are an array (depth, n_qubits, k) of angles in radians: Ry's theta and, for k = 2,
+    Rz's phi.
+
+    **Arguments:**
+
+    - `depth`: at least 1.
+    - `rotations`: `"ry-rz"` (published) or `"ry"`, whose state and arithmetic are real.
+
+    **Raises:** `ValueError` if `depth` is not positive or `rotations` unknown.
+    """
+
+    depth: int = eqx.field(static=True)
+    rotations: str = eqx.field(static=True, default="ry-rz")
+
+    def __check_init__(self) -> None:
+        if self.depth < 1:
+            raise ValueError(
+                f"depth must be at least 1, got {self.depth}; depth 1 is the product state"
+            )
+        if self.rotations not in ROTATIONS:
+            raise ValueError(
+                f"rotations must be one of {', '.join(ROTATIONS)}, got {self.rotations!r}"
+            )
+
+    @property
+    def reach(self) -> int:
+        """How many cells a cell's past light cone extends to either side."""
+        return (self.depth - 1) // 2
+
+    @property
+    def max_bond(self) -> int:
+        """The largest bond of the exact MPS, reached inside the cells: 2^(depth // 2)."""
+        return 2 ** (self.depth // 2)
+
+    @property
+    def correlation_range(self) -> int:
+        """The largest distance in sites at which two bits can be correlated at all."""
+        return 4 * self.reach + 1 if self.depth > 1 else 0
+
+    def shape(self, n_qubits: int) -> tuple[int, int, int]:
+        """The shape of the parameters for a chain of `n_qubits`."""
+        return (self.depth, n_qubits, ROTATIONS[self.rotations])
+
+    def init(
+        self,
+        key: PRNGKeyArray,
+        n_qubits: int,
+        *,
+        how: str = "near-uniform",
+        scale: float = 0.1,
+        dtype: jnp.dtype | type = jnp.float32,
+    ) -> Angles:
+        """Random start angles.
+
+        **Arguments:**
+
+        - `how`: `"uniform"` draws every angle from [0, 2 pi) (the published start);
+          `"near-uniform"` sets the last layer's theta to pi/2, so that every network starts about
+          equally likely, and adds normal noise to all angles.
+        - `scale`: the noise's standard deviation in radians (`"near-uniform"` only).
+        """
+        if n_qubits < 1:
+            raise ValueError(f"n_qubits must be at least 1, got {n_qubits}")
+        shape = self.shape(n_qubits)
+        if how == "uniform":
+            return jax.random.uniform(key, shape, dtype, 0.0, 2 * jnp.pi)
+        if how == "near-uniform":
+            noise = scale * jax.random.normal(key, shape, dtype)
+            return noise.at[-1, :, 0].add(jnp.pi / 2)
+        raise ValueError(f"how must be one of {', '.join(INITIALISERS)}, got {how!r}")
+
+    def cells(self, params: Angles) -> CellTensors:
+        """The exact MPS as cell tensors (n_cells, bond, 2, 2, bond).
+
+        An odd chain is padded by one qubit that stays |0> and touches nothing.
+        """
+        depth, n_qubits, _ = params.shape
+        if params.shape != self.shape(n_qubits):
+            raise ValueError(
+                f"params must have shape {self.shape(n_qubits)} for {n_qubits} qubits, "
+                f"got {params.shape}"
+            )
+        n_cells = (n_qubits + 1) // 2
+        odd = n_qubits % 2 == 1
+        angles = jnp.pad(params, ((0, 0), (0, int(odd)), (0, 0)))
+        gates = _rotations(angles).reshape(depth, n_cells, 2, 2, 2)
+        has_pair = jnp.ones(n_cells, bool).at[-1].set(not odd)[:, None, None, None, None]
+        identity = jnp.eye(2, dtype=gates.dtype)
+
+        # state[cell, left bonds, s0, s1, right bonds]
+        state = jnp.einsum("nu,nv->nuv", gates[0, :, 0, :, 0], gates[0, :, 1, :, 0])
+        state = state[:, None, :, :, None]
+        for layer in range(2, depth + 1):
+            if layer % 2 == 0:
+                flipped = jnp.stack([state[:, :, 0], state[:, :, 1, ::-1]], axis=2)
+                state = jnp.where(has_pair, flipped, state)
+            else:
+                state = jnp.stack([state, state[:, :, ::-1]], axis=2)
+                state = jnp.einsum("nlauvr,vb->nlauvrb", state, identity)
+                bonds = state.shape[1] * 2
+                state = state.reshape(n_cells, bonds, 2, 2, bonds)
+            state = jnp.einsum(
+                "nxu,nyv,nluvr->nlxyr", gates[layer - 1, :, 0], gates[layer - 1, :, 1], state
+            )
+        return state
+
+
+def _rotations(angles: Float[Array, "*batch kinds"]) -> jax.Array:
+    """Rz(phi) Ry(theta) as (*batch, 2, 2) matrices, real when there is no Rz."""
+    half = angles / 2
+    cos, sin = jnp.cos(half[..., 0]), jnp.sin(half[..., 0])
+    if angles.shape[-1] == 1:
+        return jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
+    minus = jax.lax.complex(jnp.cos(half[..., 1]), -jnp.sin(half[..., 1]))
+    plus = minus.conj()
+    rows = [jnp.stack([minus * cos, -minus * sin], -1), jnp.stack([plus * sin, plus * cos], -1)]
+    return jnp.stack(rows, -2)

@@ -1,0 +1,15 @@
+"""What the circuit makes: the exact MPS, its Born distribution, samples and moments."""
+
+from .exact import ExactMPS as ExactMPS, exact_mps as exact_mps
+from .moments import (
+    Band as Band,
+    bit_cumulants as bit_cumulants,
+    bit_probabilities as bit_probabilities,
+    correlations as correlations,
+    marginals as marginals,
+)
+from .sampling import (
+    log_probability as log_probability,
+    most_likely as most_likely,
+    sample as sample,
+)

@@ -1,0 +1,146 @@
+"""The exact matrix product state of a shallow circuit, held as two-site cells.
+
+    bond            bond            bond           MPS axes: (left, phys, right)
+    ----[ s0 s1 ]------[ s0 s1 ]------[ s0 s1 ]--  a cell: (left, s0, s1, right)
+         cell 0         cell 1         cell 2
+
+The left end of the chain is the bond index 0, the right end a sum over the bond index. The state
+is a unitary circuit acting on |0...0>, so its norm is one by construction. For diagonal
+observables everything that is needed is the map a cell makes on the *doubled* bond, a Hermitian
+matrix written in an orthonormal real basis:
+
+    B[s0 s1]: X  ->  A[s0 s1]^T X conj(A[s0 s1]),      a real (bond^2 x bond^2) matrix,
+
+(bond (bond + 1) / 2 for real circuits). Cells further apart than twice the circuit's reach have
+disjoint light cones; hence a product of 2 * reach maps summed over their bits is exactly
+right[j] left[k]^T, and `left` and `right`, the vectors that replace a traced-out part of the
+chain, depend on `reach` neighbouring cells only: they need no sweep over the chain.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Angles, CellMaps, CellTensors, CutVectors
+from ..circuit import Brickwork
+
+
+class ExactMPS(eqx.Module):
+    """An exact MPS of cells and its maps on the doubled bond.
+
+    **Attributes:**
+
+    - `cells`: (n_cells, bond, 2, 2, bond) tensors.
+    - `maps`: (n_cells, 4, doubled, doubled) real maps on the doubled bond, one per bit pair.
+    - `left`, `right`: (n_cells + 1, doubled): the traced-out chain to either side of each cut.
+    - `n_qubits`: sites of the chain; an odd chain has one idle padding site at its end.
+    - `reach`: cells that a cell's light cone extends to either side.
+    - `correlation_range`: bits further apart than this many sites are independent.
+    """
+
+    cells: CellTensors
+    maps: CellMaps
+    left: CutVectors
+    right: CutVectors
+    n_qubits: int = eqx.field(static=True)
+    reach: int = eqx.field(static=True)
+    correlation_range: int = eqx.field(static=True)
+
+    def tensors(self) -> list[jax.Array]:
+        """The state site by site as MPS tensors (left, phys, right), no SVD involved.
+
+        Inside a cell the bond index is (s1, right bond), so that the second tensor is a delta.
+        """
+        n_cells, bond = self.cells.shape[:2]
+        eye = jnp.eye(2 * bond, dtype=self.cells.dtype).reshape(2, bond, 2, bond)
+        second = eye.reshape(2 * bond, 2, bond)
+        sites = []
+        for k in range(n_cells):
+            sites.append(self.cells[k].reshape(bond, 2, 2 * bond))
+            sites.append(second)
+        sites[0] = sites[0][:1]
+        if self.n_qubits % 2 == 1:
+            sites.pop()
+            last = sites[-1].reshape(-1, 2, 2, bond)
+            sites[-1] = last[:, :, 0].sum(-1, keepdims=True)
+        else:
+            sites[-1] = sites[-1].sum(-1, keepdims=True)
+        return sites
+
+    def to_statevector(self) -> jax.Array:
+        """All 2^n_qubits amplitudes, site 0 most significant.
+
+        **Raises:** `ValueError` above 24 qubits.
+        """
+        if self.n_qubits > 24:
+            raise ValueError(
+                f"a statevector of {self.n_qubits} qubits does not fit in memory; "
+                "at most 24 qubits are written out"
+            )
+        state = jnp.ones((1, 1), self.cells.dtype)
+        for tensor in self.tensors():
+            state = jnp.tensordot(state, tensor, axes=1).reshape(-1, tensor.shape[-1])
+        return state[:, 0]
+
+
+def exact_mps(circuit: Brickwork, params: Angles) -> ExactMPS:
+    """The exact state that `circuit` prepares with `params`; differentiable, jit-compatible."""
+    cells = circuit.cells(params)
+    maps = _doubled_maps(cells)
+    left, right = _environments(maps, circuit.reach, cells.shape[-1])
+    return ExactMPS(cells, maps, left, right, params.shape[1], circuit.reach, circuit.correlation_range)
+
+
+def hermitian_basis(bond: int, *, real: bool) -> np.ndarray:
+    """An orthonormal basis of Hermitian (real symmetric) matrices, (size, bond, bond).
+
+    The first `bond` elements are the diagonal units.
+    """
+    basis = []
+    for i in range(bond):
+        unit = np.zeros((bond, bond), complex)
+        unit[i, i] = 1
+        basis.append(unit)
+    for i in range(bond):
+        for j in range(i + 1, bond):
+            symmetric = np.zeros((bond, bond), complex)
+            symmetric[i, j] = symmetric[j, i] = np.sqrt(0.5)
+            basis.append(symmetric)
+            if not real:
+                antisymmetric = np.zeros((bond, bond), complex)
+                antisymmetric[i, j], antisymmetric[j, i] = -1j * np.sqrt(0.5), 1j * np.sqrt(0.5)
+                basis.append(antisymmetric)
+    stacked = np.stack(basis)
+    return stacked.real if real else stacked
+
+
+def _doubled_maps(cells: jax.Array) -> jax.Array:
+    n_cells, bond = cells.shape[:2]
+    real = not jnp.iscomplexobj(cells)
+    basis = jnp.asarray(hermitian_basis(bond, real=real), cells.dtype)
+    flat = cells.reshape(n_cells, bond, 4, bond)
+    half = jnp.einsum("xab,nasr->nsxrb", basis, flat)
+    full = jnp.einsum("nsxrb,nbst->nsxrt", half, flat.conj())
+    return jnp.einsum("yrt,nsxrt->nsxy", basis.conj(), full).real
+
+
+def _environments(maps: jax.Array, reach: int, bond: int) -> tuple[jax.Array, jax.Array]:
+    """The vectors `left` and `right` at every cut, from `reach` cells to either side."""
+    n_cells, _, doubled, _ = maps.shape
+    real = doubled == bond * (bond + 1) // 2
+    basis = hermitian_basis(bond, real=real)
+    end = jnp.asarray(basis.sum((1, 2)).real, maps.dtype)
+    start = jnp.zeros(doubled, maps.dtype).at[0].set(1.0)
+    # A chain continued beyond either end by cells that hand on `start` and `end` unchanged.
+    padding = jnp.broadcast_to(jnp.outer(end, start), (reach, doubled, doubled))
+    traced = jnp.concatenate([padding, maps.sum(1), padding])
+    left = jnp.broadcast_to(start, (n_cells + 1, doubled))
+    right = jnp.broadcast_to(end, (n_cells + 1, doubled))
+    for k in range(reach):
+        left = jnp.einsum("nx,nxy->ny", left, traced[k : k + n_cells + 1])
+        stop = 2 * reach - k
+        right = jnp.einsum("nxy,ny->nx", traced[stop - 1 : stop + n_cells], right)
+    return left, right

@@ -1,0 +1,162 @@
+"""What a run shows while it trains: a bar in a terminal, plain lines in a log file.
+
+`Progress` is the setting, and `Progress.start` makes the display of one run::
+
+    with Progress().start(steps, initial=step) as display:
+        display.update(step, energy=0.51, gradient_norm=0.02)
+        display.evaluated(validation_accuracy=0.901)
+
+    energy 0.5100 |grad| 2.0e-02 best val 90.10%:  12%|##      | 500/4000 [00:30<03:30]
+"""
+
+import math
+import sys
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class ProgressDisplay(ABC):
+    """The display of one run: a context manager that is told of steps and evaluations."""
+
+    def __enter__(self) -> "ProgressDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+        """Show that `step` steps of the whole run are done; energy in nats per example."""
+
+    @abstractmethod
+    def evaluated(self, *, validation_accuracy: float) -> None:
+        """Note a validation accuracy in [0, 1]; the best so far is shown. NaN is passed over."""
+
+    @abstractmethod
+    def write(self, message: str) -> None:
+        """Print a line without disturbing the display."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the display; may be called again."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How progress is shown.
+
+    Attributes:
+        enabled: False shows nothing at all.
+        log_seconds: time between two lines where stderr is not a terminal, at least 0.
+
+    Raises:
+        ValueError: `log_seconds` is negative or NaN.
+    """
+
+    enabled: bool = True
+    log_seconds: float | int = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.log_seconds >= 0:
+            raise ValueError(
+                f"log_seconds must be at least 0, got {self.log_seconds}; for no lines at all "
+                "set enabled=False"
+            )
+
+    def start(self, steps: int, *, initial: int = 0) -> ProgressDisplay:
+        """Return the display of a run of `steps` steps, of which `initial` are done."""
+        if not self.enabled:
+            return _Nothing()
+        if sys.stderr.isatty():
+            return _Bar(steps, initial, sys.stderr)
+        return _Lines(steps, initial, self.log_seconds, sys.stderr)
+
+
+class _Nothing(ProgressDisplay):
+    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+        pass
+
+    def evaluated(self, *, validation_accuracy: float) -> None:
+        pass
+
+    def write(self, message: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar(ProgressDisplay):
+    def __init__(self, steps: int, initial: int, stream: TextIO) -> None:
+        self._best = -math.inf
+        self._bar = tqdm(total=steps, initial=initial, file=stream, dynamic_ncols=True, unit="step")
+
+    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+        self._bar.set_description_str(_summary(energy, gradient_norm, self._best), refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def evaluated(self, *, validation_accuracy: float) -> None:
+        self._best = max(self._best, validation_accuracy)
+
+    def write(self, message: str) -> None:
+        self._bar.write(message, file=self._bar.fp)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Lines(ProgressDisplay):
+    def __init__(self, steps: int, initial: int, log_seconds: float | int, stream: TextIO) -> None:
+        self._steps, self._step = steps, initial
+        self._log_seconds, self._stream = log_seconds, stream
+        self._best = -math.inf
+        self._summary: str | None = None
+        self._first: tuple[int, float] | None = None  # after the first step, which compiles
+        self._printed_at = -math.inf
+        self._printed_step: int | None = None
+
+    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+        now = time.monotonic()
+        self._step = step
+        self._summary = _summary(energy, gradient_norm, self._best)
+        if self._first is None:
+            self._first = (step, now)
+        if now - self._printed_at >= self._log_seconds:
+            self._print(now)
+
+    def evaluated(self, *, validation_accuracy: float) -> None:
+        self._best = max(self._best, validation_accuracy)
+
+    def write(self, message: str) -> None:
+        print(message, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._summary is not None and self._printed_step != self._step:
+            self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        self._printed_at, self._printed_step = now, self._step
+        self.write(f"step {self._step}/{self._steps} {self._summary} {self._time_left(now)}")
+
+    def _time_left(self, now: float) -> str:
+        assert self._first is not None
+        step, start = self._first
+        if self._step == step:
+            return "time left unknown"
+        seconds = (now - start) / (self._step - step) * (self._steps - self._step)
+        return f"time left {tqdm.format_interval(seconds)}"
+
+
+def _summary(energy: float, gradient_norm: float, best_accuracy: float) -> str:
+    text = f"energy {energy:.4f} |grad| {gradient_norm:.1e}"
+    return text if best_accuracy == -math.inf else f"{text} best val {best_accuracy:.2%}"

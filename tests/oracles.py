@@ -1,0 +1,260 @@
+"""Independent reference values in plain NumPy: every number by brute force, nothing clever.
+
+Nothing here imports the package under test, and everything is float64 or complex128.
+
+Conventions: site 0 is the leftmost site and the most significant bit of a bitstring, so
+amplitude ``k`` of a statevector belongs to the bits of ``k`` written most significant first:
+
+    index k = 0b 1 0 1  <->  site 0 = 1, site 1 = 0, site 2 = 1
+
+Angles are in radians; losses are means over examples, in nats for the logarithmic ones.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+IDENTITY = np.eye(2, dtype=np.complex128)
+PAULI_Y = np.array([[0, -1j], [1j, 0]])
+PAULI_Z = np.array([[1, 0], [0, -1]], dtype=np.complex128)
+CX = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=np.complex128)
+"""CX with the control on the left (more significant) site."""
+
+
+# ---------------------------------------------------------------- circuit
+
+
+def rotation(pauli, angle):
+    """Return the rotation exp(-i angle P / 2) = cos(angle/2) 1 - i sin(angle/2) P, shape (2, 2)."""
+    return np.cos(angle / 2) * IDENTITY - 1j * np.sin(angle / 2) * pauli
+
+
+def apply_gate(state, gate, first_site, n_qubits):
+    """Apply a gate to neighbouring sites: (1 (x) gate (x) 1) state.
+
+    Args:
+        state: statevector, shape (2**n_qubits,).
+        gate: matrix of shape (2**k, 2**k) that acts on sites first_site .. first_site + k - 1.
+        first_site: leftmost site of the gate, counted from 0.
+        n_qubits: number of sites.
+    """
+    gate_dimension = gate.shape[0]
+    gate_qubits = gate_dimension.bit_length() - 1
+    right_qubits = n_qubits - first_site - gate_qubits
+    blocks = state.reshape(2**first_site, gate_dimension, 2**right_qubits)
+    return np.einsum("ab,lbr->lar", gate, blocks).reshape(-1)
+
+
+def brickwork_statevector(angles):
+    """Return the state of the brickwork ansatz from |0...0>, shape (2**n_qubits,).
+
+    Layer d = 1..depth applies CX (control = left) to the 1-based pairs (2,3), (4,5), .. for odd d
+    and (1,2), (3,4), .. for even d, then Ry(theta), then Rz(phi), on every qubit.
+
+    Args:
+        angles: shape (depth, n_qubits, 2), radians; [..., 0] is theta and [..., 1] is phi.
+    """
+    angles = np.asarray(angles, dtype=np.float64)
+    depth, n_qubits, _ = angles.shape
+    state = np.zeros(2**n_qubits, dtype=np.complex128)
+    state[0] = 1.0
+    for layer in range(1, depth + 1):
+        for control in range(layer % 2, n_qubits - 1, 2):
+            state = apply_gate(state, CX, control, n_qubits)
+        for site, (theta, phi) in enumerate(angles[layer - 1]):
+            gate = rotation(PAULI_Z, phi) @ rotation(PAULI_Y, theta)
+            state = apply_gate(state, gate, site, n_qubits)
+    return state
+
+
+# ---------------------------------------------------------------- networks
+
+
+def bits_table(n):
+    """Return all bitstrings, uint8, shape (2**n, n); row k is k, most significant bit first."""
+    indices = np.arange(2**n)[:, None]
+    return ((indices >> np.arange(n - 1, -1, -1)) & 1).astype(np.uint8)
+
+
+def linear_logits(bits, x, n_outputs, low, high, scale, bias=True):
+    """Return the logits z = scale * (W x + b) of every network, shape (m, n_examples, n_outputs).
+
+    Args:
+        bits: shape (m, N); output 0's n_inputs weights, then its bias if there is one, then
+            output 1's, and so on. N = n_outputs * (n_inputs + bias).
+        x: examples, shape (n_examples, n_inputs).
+        n_outputs: number of outputs.
+        low: value of a weight or bias whose bit is 0.
+        high: value of a weight or bias whose bit is 1.
+        scale: factor on the logits.
+        bias: whether each output has a bias bit after its weights.
+    """
+    bits = np.asarray(bits)
+    x = np.asarray(x, dtype=np.float64)
+    n_examples, n_inputs = x.shape
+    values = np.where(bits == 1, float(high), float(low))
+    block = values.reshape(len(bits), n_outputs, n_inputs + bool(bias))
+    logits = np.zeros((len(bits), n_examples, n_outputs))
+    for output in range(n_outputs):
+        logits[:, :, output] = block[:, output, :n_inputs] @ x.T
+        if bias:
+            logits[:, :, output] += block[:, output, n_inputs][:, None]
+    return scale * logits
+
+
+# ---------------------------------------------------------------- losses
+
+
+def one_hot(y, n_outputs):
+    """Return the labels as rows of the identity matrix, shape (n_examples, n_outputs)."""
+    return np.eye(n_outputs)[np.asarray(y, dtype=np.int64)]
+
+
+def binary_logistic(logits, y):
+    """Return the mean of log(1 + exp(-(2y - 1) z)), in nats, shape (...).
+
+    Args:
+        logits: shape (..., n_examples, 1).
+        y: labels 0 or 1, shape (n_examples,).
+    """
+    signs = 2.0 * np.asarray(y, dtype=np.float64) - 1.0
+    return np.logaddexp(0.0, -signs * _single_output(logits)).mean(axis=-1)
+
+
+def softmax_cross_entropy(logits, y):
+    """Return the mean of log(sum_c exp(z_c)) - z_y, in nats, shape (...).
+
+    Args:
+        logits: shape (..., n_examples, n_outputs).
+        y: labels 0 .. n_outputs - 1, shape (n_examples,).
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    largest = logits.max(axis=-1, keepdims=True)
+    log_sum = largest[..., 0] + np.log(np.exp(logits - largest).sum(axis=-1))
+    chosen = (logits * one_hot(y, logits.shape[-1])).sum(axis=-1)
+    return (log_sum - chosen).mean(axis=-1)
+
+
+def squared_error(logits, y):
+    """Return the mean squared error, shape (...).
+
+    Several outputs: sum over outputs of (z - onehot(y))^2. One output: (z - (2y - 1))^2.
+
+    Args:
+        logits: shape (..., n_examples, n_outputs).
+        y: labels, shape (n_examples,).
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.shape[-1] == 1:
+        targets = (2.0 * np.asarray(y, dtype=np.float64) - 1.0)[:, None]
+    else:
+        targets = one_hot(y, logits.shape[-1])
+    return ((logits - targets) ** 2).sum(axis=-1).mean(axis=-1)
+
+
+LOSSES: dict[str, Callable] = {
+    "binary_logistic": binary_logistic,
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "squared_error": squared_error,
+}
+
+
+def mean_loss(loss, logits, y):
+    """Return the mean over examples of the loss named in ``LOSSES``, shape (...)."""
+    return LOSSES[loss](logits, y)
+
+
+def _single_output(logits):
+    """Return logits of shape (..., n_examples, 1) without their last axis."""
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.shape[-1] != 1:
+        raise ValueError(f"binary_logistic needs one output, got {logits.shape[-1]}")
+    return logits[..., 0]
+
+
+# ---------------------------------------------------------------- expectations
+
+
+def born_probabilities(state):
+    """Return the Born distribution abs(<w|psi>)^2, shape (2**N,)."""
+    return np.abs(np.asarray(state)) ** 2
+
+
+def energy(statevector, diagonal):
+    """Return <psi| diag(diagonal) |psi> = sum_w abs(<w|psi>)^2 diagonal[w].
+
+    Args:
+        statevector: shape (2**N,).
+        diagonal: value of the operator on every bitstring, shape (2**N,).
+    """
+    return np.sum(born_probabilities(statevector) * diagonal)
+
+
+def pair_probabilities(state, i, j):
+    """Return the probability of bit a on site i and bit b on site j as [a, b], shape (2, 2)."""
+    probabilities = born_probabilities(state)
+    bits = bits_table(len(probabilities).bit_length() - 1)
+    table = np.zeros((2, 2))
+    for a in (0, 1):
+        for b in (0, 1):
+            table[a, b] = probabilities[(bits[:, i] == a) & (bits[:, j] == b)].sum()
+    return table
+
+
+def marginals(state):
+    """Return <Z_j> of every site, shape (N,); +1 is a certain bit 0 and -1 a certain bit 1."""
+    probabilities = born_probabilities(state)
+    bits = bits_table(len(probabilities).bit_length() - 1)
+    return probabilities @ (1.0 - 2.0 * bits)
+
+
+def correlations(state):
+    """Return the connected correlations <Z_i Z_j> - <Z_i><Z_j>, shape (N, N)."""
+    probabilities = born_probabilities(state)
+    signs = 1.0 - 2.0 * bits_table(len(probabilities).bit_length() - 1)
+    centred = signs - probabilities @ signs
+    return centred.T @ (probabilities[:, None] * centred)
+
+
+def joint_cumulant(probabilities, values, order):
+    """Return one of the first four cumulants of a function of the bitstring.
+
+    With m = E[f] and the central moments mu_k = E[(f - m)^k], the cumulants are
+    m, mu_2, mu_3 and mu_4 - 3 mu_2^2.
+
+    Args:
+        probabilities: probability of every bitstring, shape (2**N,).
+        values: f on every bitstring, shape (..., 2**N).
+        order: 1, 2, 3 or 4.
+
+    Raises:
+        ValueError: if order is not 1, 2, 3 or 4.
+    """
+    if order not in (1, 2, 3, 4):
+        raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
+    values = np.asarray(values, dtype=np.float64)
+    mean = values @ probabilities
+    if order == 1:
+        return mean
+    centred = values - mean[..., None]
+    moment = centred**order @ probabilities
+    if order < 4:
+        return moment
+    return moment - 3.0 * (centred**2 @ probabilities) ** 2
+
+
+def finite_difference_gradient(f, x, eps):
+    """Return the central differences (f(x + eps e_k) - f(x - eps e_k)) / (2 eps), shape of x.
+
+    Args:
+        f: function of an array like x that returns a real number.
+        x: point of any shape.
+        eps: half the step, in the unit of x.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[index] = eps
+        gradient[index] = (f(x + step) - f(x - step)) / (2.0 * eps)
+    return gradient

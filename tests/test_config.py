@@ -1,0 +1,297 @@
+"""Configuration: layers, names, types, ranges and values that must fit each other."""
+
+import dataclasses
+import json
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+from hypercircuit.config import Config, ConfigError, DataConfig, TrainConfig, load_config
+
+EXPERIMENT = """
+[data]
+classes = [3, 8]
+pixels = "binarise"
+threshold = 100
+
+[network]
+outputs = 1
+
+[loss]
+kind = "logistic"
+tolerance = 1
+
+[optimiser.options]
+b1 = 0.8
+
+[profiles.smoke]
+train = { steps = 5, batch_size = 7 }
+data.n_train = 70
+
+[profiles.long.train]
+steps = 90000
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def refuses(message: str):
+    return pytest.raises(ConfigError, match=re.escape(message))
+
+
+def test_defaults_are_the_main_job():
+    config = load_config()
+    assert config == Config() == Config.from_dict({})
+    assert (config.circuit.depth, config.train.steps, config.loss.kind) == (4, 4000, "softmax")
+    assert config.network.encoding == (-1.0, 1.0)
+    assert config.data.n_validation == 5000
+
+
+def test_layers_replace_each_other(experiment: Path):
+    plain = load_config(experiment)
+    assert plain.data.classes == (3, 8)
+    assert plain.train.steps == 4000
+    assert type(plain.loss.tolerance) is float
+    smoke = load_config(experiment, profile="smoke")
+    assert (smoke.train.steps, smoke.train.batch_size, smoke.data.n_train) == (5, 7, 70)
+    assert smoke.data.threshold == 100
+    over = load_config(str(experiment), ["train.steps=6", "train.steps = 8"], profile="smoke")
+    assert (over.train.steps, over.train.batch_size) == (8, 7)
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("data.path=/tmp/a#b c", "data", "path", "/tmp/a#b c"),
+        ("data.path=2024-01-31", "data", "path", "2024-01-31"),
+        ("data.path=", "data", "path", ""),
+        ('data.path="12"', "data", "path", "12"),
+        ("data.path=1\n[train]", "data", "path", "1\n[train]"),
+        ("data.classes=[4,7]", "data", "classes", (4, 7)),
+        ("network.encoding=[0, 1]", "network", "encoding", (0.0, 1.0)),
+        ("network.bias=false", "network", "bias", False),
+        ("optimiser.options={b1=0.7}", "optimiser", "options", {"b1": 0.7}),
+        ("optimiser.options.b2=0.7", "optimiser", "options", {"b2": 0.7}),
+        ("optimiser.learning_rate=1", "optimiser", "learning_rate", 1.0),
+        ("optimiser.schedule=onecycle", "optimiser", "schedule", "onecycle"),
+    ],
+)
+def test_override_values(override: str, section: str, key: str, value: object):
+    config = load_config(None, [override])
+    found = getattr(getattr(config, section), key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_override_of_one_option_keeps_the_others(experiment: Path):
+    config = load_config(experiment, ["optimiser.options.b2=0.9"])
+    assert config.optimiser.options == {"b1": 0.8, "b2": 0.9}
+    assert load_config(experiment).optimiser.options == {"b1": 0.8}
+
+
+def test_resolved_config_is_read_back(experiment: Path, tmp_path: Path):
+    config = load_config(experiment, ["optimiser.learning_rate=1e-17"], profile="smoke")
+    path = tmp_path / "resolved.toml"
+    path.write_text(config.to_toml())
+    assert load_config(path) == config
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert hash(load_config(path)) == hash(config)
+    assert "profiles" not in config.to_dict()
+
+
+def test_config_is_immutable_and_keeps_no_reference():
+    options = {"b1": 0.8}
+    config = Config.from_dict({"optimiser": {"options": options}})
+    options["b1"] = 0.0
+    config.to_dict()["optimiser"]["options"]["b1"] = 1.0
+    assert config.optimiser.options == {"b1": 0.8}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.train.steps = 3  # type: ignore[misc]
+
+
+def test_unknown_names():
+    with refuses("unknown section 'optimizer'; did you mean 'optimiser'?"):
+        Config.from_dict({"optimizer": {}})
+    with refuses("unknown section 'zzz'; known are data, network, loss, circuit"):
+        Config.from_dict({"zzz": {}})
+    with refuses("unknown key 'step' in section 'train'; did you mean 'steps'?"):
+        Config.from_dict({"train": {"step": 3}})
+    with refuses("unknown key 'learning_rate' in section 'train'; did you mean 'optimiser.l"):
+        Config.from_dict({"train": {"learning_rate": 0.1}})
+    with refuses("unknown key 'qqq' in section 'loss'; known are kind, tolerance"):
+        Config.from_dict({"loss": {"qqq": 3}})
+    with refuses("unknown key 'section' in section 'loss'; known are kind, tolerance"):
+        Config.from_dict({"loss": {"section": "loss"}})
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train", "steps", "many", "train.steps must be an integer, got 'many'; for example"),
+        ("train", "steps", True, "train.steps must be an integer, got True; for example"),
+        ("train", "steps", 1e4, "train.steps must be an integer, got 10000.0; write 10000"),
+        ("train", "steps", 0, "train.steps must be at least 1, got 0; the default is 4000"),
+        ("train", "seed", 2**32, "train.seed must be at most 4294967295, got 4294967296"),
+        ("train", "evaluate_every", 0, "at least 1, got 0; for the end only, set it to train"),
+        ("train", "precision", "float16", "got 'float16'; did you mean 'float32'?"),
+        ("data", "path", 3, "data.path must be a string, got 3; put it between quotes"),
+        ("data", "pixels", "scaled", "got 'scaled'; did you mean 'scale'?"),
+        ("data", "classes", 3, "data.classes must be a list of integers, got 3; for example"),
+        ("data", "classes", [3, 0.5], "data.classes[1] must be an integer, got 0.5"),
+        ("data", "classes", [3, 3], "data.classes must be distinct values, got (3, 3); leave"),
+        ("data", "classes", [3], "must be empty or at least two labels, got (3,); leave it empty"),
+        ("data", "classes", [-1, 3], "data.classes must be integers of at least 0, got (-1, 3)"),
+        ("data", "size", [7], "data.size must be a list of 2 integers, got [7]; for example"),
+        ("data", "levels", 1, "data.levels must be at least 2, got 1; the default is 2"),
+        ("network", "bias", 1, "network.bias must be true or false, got 1; for example"),
+        ("network", "encoding", [1, 1], "network.encoding must be distinct values"),
+        ("network", "encoding", [0, "a"], "network.encoding[1] must be a finite number, got 'a'"),
+        ("network", "logit_scale", 0, "network.logit_scale must be above 0, got 0.0; the default"),
+        ("loss", "tolerance", float("nan"), "loss.tolerance must be a finite number, got nan"),
+        ("energy", "order", 3, "energy.order must be one of 2, 4, got 3; the default is 2"),
+        ("circuit", "depth", 0, "got 0; depth 1 is the product state"),
+        ("optimiser", "options", 3, "optimiser.options must be a table, got 3; for example"),
+        ("optimiser", "options", {"a": [None]}, "optimiser.options.a[0] must be a string, number"),
+        ("optimiser", "options", {1: 2}, "optimiser.options must be a table with strings as names"),
+        ("optimiser", "clip_norm", -1.0, "at least 0, got -1.0; 0 turns clipping off"),
+    ],
+)
+def test_wrong_types_and_ranges(section: str, key: str, value: object, message: str):
+    with refuses(message):
+        Config.from_dict({section: {key: value}})
+
+
+def test_sections_check_themselves():
+    with refuses("data.threshold must be at most 254, got 255"):
+        DataConfig(threshold=255)
+    with refuses("train.batch_size must be at least 1, got 0"):
+        dataclasses.replace(TrainConfig(), batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"network": {"outputs": 1}}, "network.outputs=1 needs exactly two classes, got 10; set"),
+        (
+            {"network": {"outputs": 3}},
+            "network.outputs must be the number of classes, 10, got 3; set network.outputs=0",
+        ),
+        (
+            {"data": {"classes": [0, 1]}, "network": {"outputs": 1}},
+            "loss.kind='softmax' needs at least two outputs, got network.outputs=1; set loss",
+        ),
+        (
+            {"data": {"classes": [0, 1]}, "loss": {"kind": "logistic"}},
+            "loss.kind='logistic' needs network.outputs=1, got 0; set network.outputs=1",
+        ),
+        ({"data": {"classes": [8, 10]}}, "data.classes must be labels 0..9 of the embedded MNIST"),
+        (
+            {"data": {"downsample": "pick", "rows": [3, 10]}},
+            "data.downsample='pick' needs data.rows and data.columns, got rows=[3, 10] and col",
+        ),
+        (
+            {"data": {"downsample": "pick", "rows": [3], "columns": [28]}},
+            "data.columns must be at most 27 for the embedded MNIST, got [28]; count from 0",
+        ),
+        (
+            {"data": {"downsample": "mean", "size": [7, 29]}},
+            "data.size must be at most [28, 28] for the embedded MNIST, got [7, 29]",
+        ),
+        ({"data": {"levels": 4}}, "data.levels is used only with data.pixels='quantise', got"),
+        ({"data": {"threshold": 4}}, "data.threshold is used only with data.pixels='binarise'"),
+        ({"data": {"size": [7, 7]}}, "data.size is used only with data.downsample='mean'"),
+        ({"data": {"rows": [7]}}, "data.rows is used only with data.downsample='pick'"),
+        ({"data": {"columns": [7]}}, "data.columns is used only with data.downsample='pick'"),
+        (
+            {"circuit": {"init": "uniform", "init_scale": 0.2}},
+            "circuit.init_scale is used only with circuit.init='near-uniform'",
+        ),
+        (
+            {"energy": {"kind": "exact", "order": 4}},
+            "energy.order is used only with energy.kind='cumulant', got energy.order=4 and",
+        ),
+        (
+            {"data": {"n_train": 50}},
+            "train.batch_size must be at most data.n_train=50, got 100; set train.batch_size=50",
+        ),
+        ({"train": 3}, "train must be a section, got 3; write [train]"),
+    ],
+)
+def test_values_that_contradict_each_other(values: dict, message: str):
+    with refuses(message):
+        Config.from_dict(values)
+
+
+def test_own_data_leaves_classes_to_the_data():
+    values = {
+        "data": {"path": "x", "classes": [3, 12]},
+        "network": {"outputs": 1},
+        "loss": {"kind": "logistic"},
+    }
+    assert Config.from_dict(values).data.classes == (3, 12)
+    values["data"]["classes"] = []
+    assert Config.from_dict(values).network.outputs == 1
+
+
+def test_profiles(experiment: Path):
+    with refuses(f"unknown profile 'smok' of {experiment}; the file has: 'smoke', 'long'"):
+        load_config(experiment, profile="smok")
+    with refuses("profile 'smoke' needs a config file that defines it; give the file"):
+        load_config(profile="smoke")
+    with refuses("override 'profiles.smoke.train=3': section 'profiles' is read from a config"):
+        load_config(experiment, ["profiles.smoke.train=3"])
+    experiment.write_text("[profiles.other.train]\nstep = 3\n")
+    with refuses("in profiles.other: unknown key 'step' in section 'train'; did you mean"):
+        load_config(experiment)
+    experiment.write_text("[train]\nsteps = 3\n")
+    with refuses("the file has: none"):
+        load_config(experiment, profile="smoke")
+    experiment.write_text("profiles = 3\n")
+    with refuses("profiles must be a table, got 3; write [profiles.NAME]"):
+        load_config(experiment)
+    experiment.write_text("[profiles]\nsmoke = 3\n")
+    with refuses("in profiles.smoke: a configuration must be a table of sections, got 3"):
+        load_config(experiment)
+
+
+def test_files(tmp_path: Path):
+    with refuses("absent.toml' does not exist; check the path"):
+        load_config(tmp_path / "absent.toml")
+    with refuses("must be a readable text file"):
+        load_config(tmp_path)
+    bad = tmp_path / "bad.toml"
+    bad.write_bytes(b"\xff\xfe")
+    with refuses("must be a readable text file"):
+        load_config(bad)
+    bad.write_text("[train]\nsteps = \n")
+    with refuses("bad.toml' must be TOML: Invalid value (at line 2"):
+        load_config(bad)
+    bad.write_text("[train]\nstep = 3\n")
+    with refuses("bad.toml: unknown key 'step'"):
+        load_config(bad)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.steps", "an override is section.key=value, as train.steps=1000"),
+        ("steps=3", "an override is section.key=value"),
+        ("train..=3", "an override is section.key=value"),
+        ("train.step=3", "override 'train.step=3': unknown key 'step' in section 'train'; did you"),
+        ("trian.steps=3", "unknown section 'trian'; did you mean 'train'?"),
+        ("train.steps=many", "train.steps must be an integer, got 'many'"),
+        ("train.steps.a=3", "train.steps.a is not a key; did you mean 'train.steps'?"),
+        ("optimiser.options.a.b=3", "did you mean 'optimiser.options'?"),
+        ("data.classes=[1, 2", "the value must be TOML"),
+    ],
+)
+def test_wrong_overrides(override: str, message: str):
+    with refuses(message):
+        load_config(None, [override])
