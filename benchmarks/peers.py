@@ -502,11 +502,11 @@ def run_benchmark(arguments):
                 "loss": reference.get("loss") if reference else None,
             }
         )
-    devices = {row["device"] for row in rows if "device" in row}
+    devices = sorted({row["device"] for row in rows if "device" in row})
     return {
         "commit": commit(),
         "versions": versions(),
-        "device": ", ".join(sorted(devices)) + f", {os.cpu_count()} cores, {platform.machine()}",
+        "device": ", ".join([*devices, f"{os.cpu_count()} cores", platform.machine()]),
         "depth": arguments.depth,
         "seed": arguments.seed,
         "repeats": arguments.repeats,

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from hypercircuit.config import Config, ConfigError, DataConfig, TrainConfig, load_config
 
 EXPERIMENT = """
@@ -140,20 +141,25 @@ def test_unknown_names():
         ("train", "steps", 0, "train.steps must be at least 1, got 0; the default is 4000"),
         ("train", "seed", 2**32, "train.seed must be at most 4294967295, got 4294967296"),
         ("train", "evaluate_every", 0, "at least 1, got 0; for the end only, set it to train"),
-        ("train", "precision", "float16", "got 'float16'; did you mean 'float32'?"),
+        ("train", "precision", "float-32", "got 'float-32'; did you mean 'float32'?"),
         ("data", "path", 3, "data.path must be a string, got 3; put it between quotes"),
         ("data", "pixels", "scaled", "got 'scaled'; did you mean 'scale'?"),
         ("data", "classes", 3, "data.classes must be a list of integers, got 3; for example"),
         ("data", "classes", [3, 0.5], "data.classes[1] must be an integer, got 0.5"),
-        ("data", "classes", [3, 3], "data.classes must be distinct values, got (3, 3); leave"),
-        ("data", "classes", [3], "must be empty or at least two labels, got (3,); leave it empty"),
-        ("data", "classes", [-1, 3], "data.classes must be integers of at least 0, got (-1, 3)"),
-        ("data", "size", [7], "data.size must be a list of 2 integers, got [7]; for example"),
+        ("data", "classes", [3, 3], "data.classes must be distinct values, got [3, 3]; leave"),
+        ("data", "classes", [3], "must be empty or at least two labels, got [3]; leave it empty"),
+        ("data", "classes", [-1, 3], "data.classes must be integers of at least 0, got [-1, 3]"),
+        (
+            "data",
+            "size",
+            [7],
+            "data.size must be a list of 2 integers, got [7]; for example data.size = [28, 28]",
+        ),
         ("data", "levels", 1, "data.levels must be at least 2, got 1; the default is 2"),
         ("network", "bias", 1, "network.bias must be true or false, got 1; for example"),
         ("network", "encoding", [1, 1], "network.encoding must be distinct values"),
         ("network", "encoding", [0, "a"], "network.encoding[1] must be a finite number, got 'a'"),
-        ("network", "logit_scale", 0, "network.logit_scale must be above 0, got 0.0; the default"),
+        ("network", "logit_scale", 0, "network.logit_scale must be above 0, got 0; the default"),
         ("loss", "tolerance", float("nan"), "loss.tolerance must be a finite number, got nan"),
         ("energy", "order", 3, "energy.order must be one of 2, 4, got 3; the default is 2"),
         ("circuit", "depth", 0, "got 0; depth 1 is the product state"),

@@ -144,7 +144,9 @@ def _plain(key: str, value: object) -> Any:
 
 
 def _toml(value: object) -> str:
-    return tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
+    """Return a value as TOML on one line, for messages."""
+    text = tomli_w.dumps({"v": value}).removeprefix("v = ")
+    return " ".join(text.split()).replace("[ ", "[").replace(", ]", "]")
 
 
 def _default(spec: Field) -> Any:

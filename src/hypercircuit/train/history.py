@@ -36,8 +36,8 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._steps: dict[str, list[float]] = {name: [] for name in _COLUMNS}
-        self._evaluations: dict[str, list[float]] = {"step": []}
+        self._steps: dict[str, list[float | int]] = {name: [] for name in _COLUMNS}
+        self._evaluations: dict[str, list[float | int]] = {"step": []}
 
     def record_step(
         self, step: int, *, energy: float, gradient_norm: float, seconds: float
@@ -226,7 +226,7 @@ def _as_number(name: str, value: Any) -> float:
     return float(array)
 
 
-def _check_growing(what: str, before: list[float], new: np.ndarray) -> None:
+def _check_growing(what: str, before: list[float | int], new: np.ndarray) -> None:
     steps = np.concatenate([np.asarray(before[-1:], dtype=np.int64), new])
     wrong = np.flatnonzero(np.diff(steps) <= 0)
     if len(wrong):
@@ -236,7 +236,7 @@ def _check_growing(what: str, before: list[float], new: np.ndarray) -> None:
         )
 
 
-def _write_csv(path: Path, columns: Mapping[str, list[float]]) -> None:
+def _write_csv(path: Path, columns: Mapping[str, list[float | int]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -90,7 +90,8 @@ def make_optimiser(
     if name not in known:
         reason = "" if not hasattr(optax, name) else " (optax has it, but it is no optimiser)"
         raise ValueError(
-            f"name must be an optax optimiser, got {name!r}{reason}; {_suggest(name, known)}"
+            f"name must be an optax optimiser, got {name!r}{reason}; "
+            f"{_suggest(name.removeprefix('scale_by_'), known)}"
         )
     if not 0 <= clip_norm < math.inf:
         raise ValueError(f"clip_norm must be at least 0, got {clip_norm}; 0 turns clipping off")

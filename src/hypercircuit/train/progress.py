@@ -15,7 +15,6 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TextIO
 
 from tqdm import tqdm
 
@@ -78,8 +77,8 @@ class Progress:
         if not self.enabled:
             return _Nothing()
         if sys.stderr.isatty():
-            return _Bar(steps, initial, sys.stderr)
-        return _Lines(steps, initial, self.log_seconds, sys.stderr)
+            return _Bar(steps, initial)
+        return _Lines(steps, initial, self.log_seconds)
 
 
 class _Nothing(ProgressDisplay):
@@ -97,9 +96,11 @@ class _Nothing(ProgressDisplay):
 
 
 class _Bar(ProgressDisplay):
-    def __init__(self, steps: int, initial: int, stream: TextIO) -> None:
+    def __init__(self, steps: int, initial: int) -> None:
         self._best = -math.inf
-        self._bar = tqdm(total=steps, initial=initial, file=stream, dynamic_ncols=True, unit="step")
+        self._bar = tqdm(
+            total=steps, initial=initial, file=sys.stderr, dynamic_ncols=True, unit="step"
+        )
 
     def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
         self._bar.set_description_str(_summary(energy, gradient_norm, self._best), refresh=False)
@@ -116,9 +117,9 @@ class _Bar(ProgressDisplay):
 
 
 class _Lines(ProgressDisplay):
-    def __init__(self, steps: int, initial: int, log_seconds: float | int, stream: TextIO) -> None:
+    def __init__(self, steps: int, initial: int, log_seconds: float | int) -> None:
         self._steps, self._step = steps, initial
-        self._log_seconds, self._stream = log_seconds, stream
+        self._log_seconds, self._stream = log_seconds, sys.stderr
         self._best = -math.inf
         self._summary: str | None = None
         self._first: tuple[int, float] | None = None  # after the first step, which compiles

@@ -1,0 +1,315 @@
+"""From a network and a data set to the loss Hamiltonian, without enumerating networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+from jaxtyping import Float, Int, Integer
+
+from ..bnn import Network
+from ..data import Dataset
+from .losses import Loss, Softmax, SquaredError
+from .spectral import (
+    FourierSum,
+    FrullaniIntegrand,
+    Integrand,
+    LogisticIntegrand,
+    fourier_extension,
+    lattice_sum,
+)
+
+#: Frequencies come in groups of this size, so that work of different length can be batched.
+CHUNK = 32
+_LATTICE_TOLERANCE = 2e-10
+
+
+@dataclasses.dataclass(frozen=True)
+class FourierExtension:
+    """Expand on the reachable interval; any inputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lattice:
+    """Expand exactly on the lattice of reachable logits; inputs that are multiples of a step."""
+
+
+Expansion = FourierExtension | Lattice
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The Fourier sums of every example.
+
+    **Attributes:**
+
+    - `tables`: the distinct sums; their term counts are multiples of `CHUNK`.
+    - `table`: (n_examples,) which sum an example uses.
+    - `origin`: (n_examples,) the logit from which its phases count.
+    - `shift`: (n_examples,) the logit that the functions take for zero; the softmax integral is
+      taken around the middle of the reachable range, zero otherwise.
+    - `kind`: `"extension"` or `"lattice"`.
+    - `integral`: the nodes of the softmax integral, or None for losses of one logit.
+    """
+
+    tables: tuple[FourierSum, ...]
+    table: Int[np.ndarray, " n_examples"]
+    origin: Float[np.ndarray, " n_examples"]
+    shift: Float[np.ndarray, " n_examples"]
+    kind: str
+    integral: FrullaniIntegrand | None
+
+    @property
+    def errors(self) -> Float[np.ndarray, " n_examples"]:
+        """The certificate of every example."""
+        extra = self.integral.quadrature_error if self.integral else 0.0
+        return np.array([table.error for table in self.tables])[self.table] + extra
+
+    @property
+    def n_terms(self) -> Int[np.ndarray, " n_examples"]:
+        return np.array([len(table.coefficients) for table in self.tables])[self.table]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LossHamiltonian:
+    """The diagonal operator whose entry at a bitstring is that network's mean loss.
+
+    **Attributes:**
+
+    - `network`, `data`, `loss`: what was compiled.
+    - `spectrum`: the product terms; None for the squared error, a quadratic form that the energy
+      evaluates exactly from first and second moments.
+    - `spectral_error`: bound on the difference between this operator's and the true loss of an
+      example, the largest over examples and over all networks, in the loss's unit.
+    """
+
+    network: Network
+    data: Dataset
+    loss: Loss
+    spectrum: Spectrum | None
+    spectral_error: float
+
+    @property
+    def n_qubits(self) -> int:
+        return self.network.n_qubits
+
+    @property
+    def n_examples(self) -> int:
+        return len(self.data)
+
+    @functools.cached_property
+    def block_inputs(self) -> Float[np.ndarray, "n_examples fan_in"]:
+        """The inputs in the order of the sites of a block; the bias's input is 1."""
+        x = self.data.x.astype(np.float32, copy=False)
+        if self.network.layers[0].bias:
+            x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
+        return np.ascontiguousarray(x[:, self.network.register.block_inputs])
+
+    def losses(
+        self, bits: Integer[np.ndarray, "n_networks n_qubits"]
+    ) -> Float[np.ndarray, " n_networks"]:
+        """The true mean loss of each network over the data, by the classical forward pass."""
+        totals = np.zeros(len(bits))
+        for start in range(0, self.n_examples, 4096):
+            part = slice(start, start + 4096)
+            logits = self.network.logits(bits, self.data.x[part].astype(np.float32, copy=False))
+            totals += self.loss.value(logits, self.data.y[part]).sum(-1)
+        return totals / self.n_examples
+
+    def diagonal(self) -> Float[np.ndarray, " n_networks"]:
+        """The compiled operator's 2^n_qubits entries, site 0 most significant.
+
+        **Raises:** `ValueError` above 24 qubits.
+        """
+        from .diagonal import diagonal
+
+        return diagonal(self)
+
+    def describe(self) -> str:
+        """The certificate and the size of the expansion in one line."""
+        head = f"{self.loss.name} loss of {self.n_examples} examples on {self.n_qubits} qubits"
+        if self.spectrum is None:
+            return f"{head}: a quadratic form, exact"
+        terms = self.spectrum.n_terms
+        return (
+            f"{head}: {self.spectrum.kind} with {terms.min()} to {terms.max()} frequencies "
+            f"(mean {terms.mean():.0f}), spectral error at most {self.spectral_error:.2g} "
+            "for every network"
+        )
+
+
+def compile_loss(
+    network: Network,
+    data: Dataset,
+    loss: Loss,
+    *,
+    tolerance: float = 1e-3,
+    expansion: Expansion | None = None,
+) -> LossHamiltonian:
+    """Compile the data set's mean loss into a diagonal operator on the network's qubits.
+
+    **Arguments:**
+
+    - `network`, `data`, `loss`: the network's inputs and outputs must fit the data and loss.
+    - `tolerance`: largest allowed error of an example's loss for any network, in the loss's unit.
+      Lattice expansions are exact to about 1e-9 whatever it says.
+    - `expansion`: `Lattice()` or `FourierExtension()`; left out, the lattice is used when the
+      inputs have a step and it needs at most twice the frequencies.
+
+    **Raises:** `ValueError` if the parts do not fit, the tolerance is not in (0, 1), the lattice
+    is asked for on inputs without a step, or the tolerance cannot be reached.
+    """
+    if data.n_inputs != network.n_inputs:
+        raise ValueError(
+            f"the network has {network.n_inputs} inputs but the data {data.n_inputs}; "
+            "build the network for the transformed data"
+        )
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
+    loss.check(network, data)
+    if isinstance(loss, SquaredError):
+        return LossHamiltonian(network, data, loss, None, 0.0)
+    ranges = _reachable(network, data)
+    lattice = _lattice(network, data, ranges)
+    if isinstance(expansion, Lattice) and lattice is None:
+        raise ValueError(
+            "a lattice expansion needs inputs (and 1, with a bias) that are integer multiples of "
+            f"data.step, got step={data.step}; quantise or binarise the data, or use "
+            "FourierExtension()"
+        )
+    if isinstance(expansion, FourierExtension):
+        lattice = None
+    if lattice is not None and expansion is None:
+        extended = _n_terms_guess(ranges, loss, tolerance)
+        if np.mean(_round_up((lattice + 1) // 2)) > 2 * extended:
+            lattice = None
+    if lattice is not None:
+        spectrum = _lattice_spectrum(network, data, loss, ranges, lattice)
+    else:
+        spectrum = _extension_spectrum(network, loss, ranges, tolerance)
+    return LossHamiltonian(network, data, loss, spectrum, float(spectrum.errors.max()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ranges:
+    """The logits an example can reach: `middle` +- `half`, from weights of either bit."""
+
+    middle: Float[np.ndarray, " n_examples"]
+    half: Float[np.ndarray, " n_examples"]
+    lowest: Float[np.ndarray, " n_examples"]
+
+
+def _reachable(network: Network, data: Dataset) -> _Ranges:
+    encoding, bias = network.layers[0].encoding, float(network.layers[0].bias)
+    total = data.x.sum(1, dtype=np.float64) + bias
+    absolute = np.abs(data.x).sum(1, dtype=np.float64) + bias
+    middle = network.logit_scale * encoding.middle * total
+    half = network.logit_scale * abs(encoding.step) / 2 * absolute
+    return _Ranges(middle, np.maximum(half, 1e-6), middle - half)
+
+
+def _lattice(network: Network, data: Dataset, ranges: _Ranges) -> np.ndarray | None:
+    """How many equally spaced values each example's logit takes, or None without a lattice."""
+    if data.step is None:
+        return None
+    if network.layers[0].bias and abs(1 / data.step - round(1 / data.step)) > 1e-6:
+        return None
+    spacing = network.logit_scale * abs(network.layers[0].encoding.step) * data.step
+    return np.rint(2 * ranges.half / spacing).astype(np.int64) + 1
+
+
+def _round_up(n_terms: np.ndarray) -> np.ndarray:
+    return np.maximum(-(-n_terms // CHUNK) * CHUNK, CHUNK)
+
+
+def _n_terms_guess(ranges: _Ranges, loss: Loss, tolerance: float) -> float:
+    """About how many frequencies a Fourier extension needs, from the decay of the spectrum."""
+    decay = math.pi / 2 if isinstance(loss, Softmax) else math.pi
+    highest = math.log(10 / tolerance) / decay
+    reach = ranges.half if isinstance(loss, Softmax) else ranges.half + np.abs(ranges.middle)
+    return float(np.mean(_round_up(np.ceil((reach + 3) * highest / math.pi).astype(np.int64))))
+
+
+def _lattice_spectrum(
+    network: Network, data: Dataset, loss: Loss, ranges: _Ranges, n_points: np.ndarray
+) -> Spectrum:
+    assert data.step is not None
+    spacing = network.logit_scale * abs(network.layers[0].encoding.step) * data.step
+    centred = isinstance(loss, Softmax)
+    starts = -ranges.half if centred else ranges.lowest
+    integrand = _integrand(network, loss, ranges, _LATTICE_TOLERANCE)
+    keys = np.stack([n_points, np.rint(starts / spacing * 2**20).astype(np.int64)], axis=1)
+    _, first, table = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    tables = tuple(
+        lattice_sum(
+            integrand,
+            float(starts[i]),
+            spacing,
+            int(n_points[i]),
+            int(_round_up((n_points[i] + 2) // 2)),
+        )
+        for i in first
+    )
+    integral = integrand if isinstance(integrand, FrullaniIntegrand) else None
+    shift = ranges.middle if centred else np.zeros_like(ranges.middle)
+    return Spectrum(tables, table.reshape(-1), ranges.lowest, shift, "lattice", integral)
+
+
+def _extension_spectrum(
+    network: Network, loss: Loss, ranges: _Ranges, tolerance: float
+) -> Spectrum:
+    centred = isinstance(loss, Softmax)
+    half = ranges.half if centred else ranges.half + np.abs(ranges.middle)
+    # A tenth of the tolerance for the softmax integral, the rest for the sums.
+    integrand = _integrand(network, loss, ranges, 0.1 * tolerance)
+    tables: list[FourierSum] = []
+    limits: list[float] = []
+    n_terms = CHUNK
+    while not limits or limits[-1] < half.max():
+        table, limit = _widest_table(
+            integrand, n_terms, 0.9 * tolerance, float(half.max()), limits[-1] if limits else 0.0
+        )
+        if table is not None:
+            tables.append(table)
+            limits.append(limit)
+        n_terms += CHUNK
+        if n_terms > 64 * CHUNK:
+            raise ValueError(
+                f"tolerance {tolerance} needs more than {64 * CHUNK} frequencies for logits up to "
+                f"{half.max():.3g}; raise the tolerance or lower logit_scale"
+            )
+    table_index = np.searchsorted(np.array(limits), half)
+    origin = ranges.middle if centred else np.zeros_like(half)
+    integral = integrand if isinstance(integrand, FrullaniIntegrand) else None
+    return Spectrum(tuple(tables), table_index, origin, origin, "extension", integral)
+
+
+def _widest_table(
+    integrand: Integrand, n_terms: int, tolerance: float, widest: float, narrowest: float
+) -> tuple[FourierSum | None, float]:
+    """The sum of `n_terms` on the widest interval on which it keeps the tolerance."""
+    cutoff = max(1e-3 * tolerance, 1e-14)
+    low, high = narrowest, widest
+    for _ in range(6):
+        # Each further group of frequencies widens the interval by about this much.
+        step = 2 * CHUNK / 3 if low == narrowest else (high - low) / 2
+        trial = min(low + step, high) if high == widest else (low + high) / 2
+        table = fourier_extension(integrand, trial, n_terms, cutoff=cutoff, certify=False)
+        if table.error <= 0.7 * tolerance:
+            low = trial
+        else:
+            high = trial
+        if high - low <= 0.05 * high:
+            break
+    if low <= narrowest:
+        return None, low
+    table = fourier_extension(integrand, low, n_terms, cutoff=cutoff)
+    return (table, low) if table.error <= tolerance else (None, narrowest)
+
+
+def _integrand(network: Network, loss: Loss, ranges: _Ranges, tolerance: float) -> Integrand:
+    if isinstance(loss, Softmax):
+        return FrullaniIntegrand(float(ranges.half.max()), network.n_outputs, tolerance)
+    return LogisticIntegrand()

@@ -1,0 +1,275 @@
+"""Functions of one logit as short Fourier sums, each with a bound on its error.
+
+A sum  f(z) = Re sum_k c_k exp(i k nu (z - origin)),  k = 0 .. K-1,  is fitted
+
+* on a *lattice*, when the inputs are multiples of a step: the logit takes M equally spaced values
+  and 2 K - 1 >= M makes the sum exact for any function at all;
+* as a *Fourier extension* otherwise: least squares on the reachable interval [-R, R] with the
+  slightly longer period 2 (R + margin), which converges geometrically for smooth functions.
+
+The errors are sup-norms over everything the logit can reach, so they hold for every network and
+hence for every state. Softmax cross-entropy becomes a one-dimensional integral over products
+(Frullani), with u = log t and g(v) = exp(-exp(v)):
+
+    log sum_c exp(z_c) = integral du [ g(u) - prod_c g(z_c + u) ].
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+Targets = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class FourierSum:
+    """One table of coefficients (n_terms, n_targets) for frequencies ``k * spacing``.
+
+    `error` bounds the loss it stands for, in the loss's unit, over all reachable logits.
+    """
+
+    spacing: float
+    coefficients: Complex[np.ndarray, "n_terms n_targets"]
+    error: float
+
+    def __call__(self, z: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n_targets"]:
+        """The sum at distances `z` from its origin."""
+        return _evaluate(self.coefficients, self.spacing, z)
+
+
+class Integrand(abc.ABC):
+    """The functions of one logit that a loss needs, and how their errors make the loss's."""
+
+    @abc.abstractmethod
+    def targets(self, z: np.ndarray) -> np.ndarray:
+        """The functions' values, (n, n_targets)."""
+
+    @abc.abstractmethod
+    def loss_error(self, residual: np.ndarray) -> float:
+        """The loss's error from the functions' errors on a set of logits, (n, n_targets)."""
+
+    @abc.abstractmethod
+    def combine(self, coefficients: np.ndarray) -> np.ndarray:
+        """The sums whose largest error `loss_error` finds, scaled to the loss's unit."""
+
+    @property
+    @abc.abstractmethod
+    def curvature(self) -> float:
+        """A bound on the second derivative in z of the combined exact functions."""
+
+    @property
+    @abc.abstractmethod
+    def quadrature_error(self) -> float:
+        """The loss's error when every function is exact."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticIntegrand(Integrand):
+    """``log(1 + exp(z))`` for label 0 and ``log(1 + exp(-z))`` for label 1."""
+
+    def targets(self, z: np.ndarray) -> np.ndarray:
+        return np.stack([np.logaddexp(0, z), np.logaddexp(0, -z)], axis=1)
+
+    def loss_error(self, residual: np.ndarray) -> float:
+        return float(np.abs(residual).max())
+
+    def combine(self, coefficients: np.ndarray) -> np.ndarray:
+        return coefficients
+
+    @property
+    def curvature(self) -> float:
+        return 0.25
+
+    @property
+    def quadrature_error(self) -> float:
+        return 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FrullaniIntegrand(Integrand):
+    """``g(z + u)`` at the nodes u of the trapezoid rule for `n_outputs` logits in [-Z, Z].
+
+    The error of the product is bounded to first order by Abel summation, since the product of the
+    other factors falls monotonically in u from at most 1 to at least 0:
+    ``|h sum_u e_u(z) P(u)| <= max_U |h sum_{u <= U} e_u(z)|``, per output; all higher orders
+    together by ``h sum_u [(1 + eps_u)^C - 1 - C eps_u]`` with ``eps_u = max_z |e_u(z)|``.
+    """
+
+    half_range: float
+    n_outputs: int
+    tolerance: float
+
+    @functools.cached_property
+    def step(self) -> float:
+        """The widest step whose aliasing error stays under half of the tolerance."""
+        step = 1.0
+        while self._aliasing(step) > 0.5 * self.tolerance:
+            step *= 0.98
+        return step
+
+    @staticmethod
+    def _aliasing(step: float) -> float:
+        # Poisson summation; the transform of exp(-exp(u)) at w has modulus |Gamma(i w)|.
+        w = 2 * math.pi * np.arange(1, 5) / step
+        return float(4 * np.sqrt(2 * math.pi / w * np.exp(-math.pi * w)).sum())
+
+    @functools.cached_property
+    def nodes(self) -> Float[np.ndarray, " n_nodes"]:
+        """The nodes u; what lies outside them is under a quarter of the tolerance each side."""
+        log_count = math.log(self.n_outputs)
+        tail = math.log(8 / self.tolerance)
+        first = -self.half_range - log_count - tail
+        last = max(0.0, self.half_range - log_count) + math.log(tail + 2)
+        return first + self.step * np.arange(math.ceil((last - first) / self.step) + 1)
+
+    @property
+    def constant(self) -> float:
+        """The part of the integral that does not depend on the network."""
+        return float(self.step * _gumbel(self.nodes).sum())
+
+    def targets(self, z: np.ndarray) -> np.ndarray:
+        return _gumbel(z[:, None] + self.nodes)
+
+    def loss_error(self, residual: np.ndarray) -> float:
+        first = np.abs(self.step * np.cumsum(residual, axis=1)).max()
+        each = np.abs(residual).max(0)
+        higher = np.expm1(self.n_outputs * np.log1p(each)) - self.n_outputs * each
+        return float(self.n_outputs * first + self.step * np.maximum(higher, 0).sum())
+
+    def combine(self, coefficients: np.ndarray) -> np.ndarray:
+        return self.n_outputs * self.step * np.cumsum(coefficients, axis=1)
+
+    @property
+    def curvature(self) -> float:
+        # |h sum g''(z + u)| is at most the variation of g' plus the quadrature's own error.
+        return 2.0 * self.n_outputs
+
+    @property
+    def quadrature_error(self) -> float:
+        return self.tolerance
+
+
+def fourier_extension(
+    integrand: Integrand, half_range: float, n_terms: int, *, cutoff: float, certify: bool = True
+) -> FourierSum:
+    """The least-squares sum on [-half_range, half_range] with the best of a few periods.
+
+    **Arguments:**
+
+    - `n_terms`: frequencies, the constant included; at least 2.
+    - `cutoff`: singular values under this share of the largest are dropped; it keeps the
+      coefficients small, and rounding errors with them.
+    - `certify`: evaluate the error on a fine grid and add what can hide between its points;
+      without it the error is an estimate good enough for a search.
+    """
+    best: FourierSum | None = None
+    z = half_range * np.sin(np.pi / 2 * np.linspace(0, 1, 4 * n_terms))
+    values = integrand.targets(z), integrand.targets(-z)
+    check = half_range * np.linspace(0, 1, 5 * n_terms + 3)
+    check_values = integrand.targets(check), integrand.targets(-check)
+    for margin in (2.0, 3.0, 4.5, 8.0):
+        spacing = math.pi / (half_range + min(margin, half_range))
+        coefficients = _least_squares(z, *values, spacing, n_terms, cutoff)
+        error = _loss_error(integrand, coefficients, spacing, check, *check_values)
+        if best is None or error < best.error:
+            best = FourierSum(spacing, coefficients, error)
+    assert best is not None
+    if not certify:
+        return best
+    curvature = _curvature(integrand, best, half_range)
+    gap = min(half_range / (20 * n_terms), math.sqrt(max(best.error, 1e-15) / curvature))
+    fine = half_range * np.linspace(0, 1, math.ceil(half_range / gap) + 1)
+    errors = [
+        _loss_error(
+            integrand,
+            best.coefficients,
+            best.spacing,
+            part,
+            integrand.targets(part),
+            integrand.targets(-part),
+        )
+        for part in np.array_split(fine, math.ceil(len(fine) / 4096))
+    ]
+    return dataclasses.replace(best, error=max(errors) + curvature * gap**2 / 8)
+
+
+def lattice_sum(
+    integrand: Integrand, start: float, step: float, n_points: int, n_terms: int
+) -> FourierSum:
+    """The exact sum on the lattice ``start + step * n``, n = 0 .. n_points-1, origin `start`.
+
+    **Raises:** `ValueError` if ``2 * n_terms - 1`` frequencies are fewer than the points.
+    """
+    period = 2 * n_terms - 1
+    if period < n_points:
+        raise ValueError(
+            f"{n_terms} terms are exact on at most {period} lattice points, got {n_points}"
+        )
+    values = integrand.targets(start + step * np.arange(period))
+    coefficients = np.fft.rfft(values, axis=0) / period
+    coefficients[1:] *= 2
+    table = FourierSum(2 * math.pi / (period * step), coefficients, 0.0)
+    residual = table(step * np.arange(n_points)) - values[:n_points]
+    return dataclasses.replace(table, error=integrand.loss_error(residual))
+
+
+def _gumbel(v: np.ndarray) -> np.ndarray:
+    return np.exp(-np.exp(np.minimum(v, 6.7)))
+
+
+def _evaluate(coefficients: np.ndarray, spacing: float, z: np.ndarray) -> np.ndarray:
+    phase = np.outer(z, spacing * np.arange(len(coefficients)))
+    return np.cos(phase) @ coefficients.real - np.sin(phase) @ coefficients.imag
+
+
+def _curvature(integrand: Integrand, table: FourierSum, half_range: float) -> float:
+    """A bound on the second derivative in z of the combined sums' error."""
+    frequencies = table.spacing * np.arange(len(table.coefficients))[:, None]
+    combined = integrand.combine(table.coefficients)
+    gap = half_range / (32 * len(frequencies))
+    second = frequencies**2 * combined
+    third = float((frequencies**3 * np.abs(combined)).sum(0).max())
+    grid = np.linspace(-half_range, half_range, 64 * len(frequencies) + 1)
+    largest = max(
+        float(np.abs(_evaluate(second, table.spacing, part)).max())
+        for part in np.array_split(grid, math.ceil(len(grid) / 4096))
+    )
+    return largest + gap / 2 * third + integrand.curvature
+
+
+def _loss_error(
+    integrand: Integrand,
+    coefficients: np.ndarray,
+    spacing: float,
+    z: np.ndarray,
+    right: np.ndarray,
+    left: np.ndarray,
+) -> float:
+    """The loss's error at +-z, where the functions are `right` and `left`."""
+    phase = np.outer(z, spacing * np.arange(len(coefficients)))
+    even, odd = np.cos(phase) @ coefficients.real, np.sin(phase) @ coefficients.imag
+    return integrand.loss_error(np.concatenate([even - odd - right, even + odd - left]))
+
+
+def _least_squares(
+    z: np.ndarray,
+    right: np.ndarray,
+    left: np.ndarray,
+    spacing: float,
+    n_terms: int,
+    cutoff: float,
+) -> np.ndarray:
+    """Fit the even part by cosines and the odd part by sines on z > 0."""
+    phase = np.outer(z, spacing * np.arange(n_terms))
+    even = np.linalg.lstsq(np.cos(phase), (right + left) / 2, rcond=cutoff)[0]
+    odd = np.linalg.lstsq(np.sin(phase[:, 1:]), (left - right) / 2, rcond=cutoff)[0]
+    coefficients = even.astype(complex)
+    coefficients[1:] += 1j * odd
+    return coefficients
