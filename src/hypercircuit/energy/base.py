@@ -1,0 +1,84 @@
+"""What every kind of energy offers to the training loop."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Angles
+from ..circuit import Brickwork
+from ..hamiltonian import LossHamiltonian
+
+
+class Batch(eqx.Module):
+    """Examples laid out for one kind of energy; `weights` sum to one over a whole pass."""
+
+    weights: eqx.AbstractVar[Float[Array, " n"]]
+
+
+class PreparedEnergy(abc.ABC):
+    """An energy of fixed shapes: `batch` runs on the host, `per_example` under jit.
+
+    **Arguments:**
+
+    - `hamiltonian`: the compiled loss.
+    - `circuit`: the hypercircuit.
+    - `batch_size`: examples per batch.
+    - `dtype`: float32 or float64 (which needs JAX's x64 mode).
+    """
+
+    def __init__(
+        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+            raise ValueError(
+                "float64 energies need jax.config.update('jax_enable_x64', True) before any array "
+                "is made; or use float32"
+            )
+        self.hamiltonian = hamiltonian
+        self.circuit = circuit
+        self.batch_size = batch_size
+        self.dtype = dtype
+
+    @abc.abstractmethod
+    def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> Batch:
+        """Lay out the examples with these row numbers, at most `batch_size` of them."""
+
+    @abc.abstractmethod
+    def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
+        """The energy of every example of a batch; pure and differentiable."""
+
+    def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
+        """The batch's weighted energy: an unbiased estimate of the full-data energy."""
+        return jnp.sum(batch.weights * self.per_example(params, batch))
+
+    def filled(
+        self, examples: np.ndarray, weights: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pad to `batch_size` rows by repeating the first one with weight zero."""
+        n = len(examples)
+        if not 1 <= n <= self.batch_size:
+            raise ValueError(f"a batch takes 1 to {self.batch_size} examples, got {n}")
+        if weights is None:
+            weights = np.full(n, 1 / n)
+        missing = self.batch_size - n
+        padded = np.concatenate([examples, np.repeat(examples[:1], missing)])
+        return padded, np.concatenate([weights, np.zeros(missing)]).astype(self.dtype)
+
+    def batches(self, examples: np.ndarray) -> Iterator[tuple[np.ndarray, Batch]]:
+        """All `examples` in batches, with weights that make the batches' energies add up."""
+        for start in range(0, len(examples), self.batch_size):
+            rows = examples[start : start + self.batch_size]
+            yield rows, self.batch(rows, np.full(len(rows), 1 / len(examples)))
+
+    def value_function(self) -> Callable[[Angles, Batch], jax.Array]:
+        """`per_example`, compiled."""
+        return jax.jit(self.per_example)

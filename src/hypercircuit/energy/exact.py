@@ -1,0 +1,273 @@
+"""The exact energy: every product term of every example, with the expansion's certificate."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Angles
+from ..circuit import Brickwork
+from ..hamiltonian import LossHamiltonian, SquaredError
+from ..hamiltonian.compile import CHUNK
+from ..state import ExactMPS, exact_mps
+from .base import Batch, PreparedEnergy
+from .chain import WorkItems, sweep, window_maps
+from .connected import ConnectedWork, connected_sums, plan_connected
+from .linear import LinearOutputs, linear_outputs, mean_outputs
+from .plan import Layout, frequency_chunks, pack_items, separated, window_list
+from .tables import Tables, build_tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """All terms of the compiled loss: its only error is the compiled loss's spectral error."""
+
+    @property
+    def name(self) -> str:
+        return "exact"
+
+    def prepare(
+        self,
+        hamiltonian: LossHamiltonian,
+        circuit: Brickwork,
+        *,
+        batch_size: int,
+        dtype: np.dtype | type = np.float32,
+    ) -> PreparedEnergy:
+        """Fix the shapes for batches of `batch_size` examples of one compiled loss."""
+        if isinstance(hamiltonian.loss, SquaredError):
+            return QuadraticEnergy(hamiltonian, circuit, batch_size, np.dtype(dtype))
+        return ExactEnergy(hamiltonian, circuit, batch_size, np.dtype(dtype))
+
+
+class SeparatedWork(eqx.Module):
+    """The chain work of examples whose outputs are independent.
+
+    **Attributes:**
+
+    - `items`: the kernel's work.
+    - `place`: (n, groups, chunks, 2) block and slot of each item.
+    - `chunk`: (n, chunks) the coefficients' chunk.
+    - `cos`, `sin`: (n, chunks, CHUNK) the phases of all-zero bits.
+    - `end`: (n, groups, outputs) the cut after the last window of every block.
+    """
+
+    items: WorkItems
+    place: Int[Array, "n groups chunks 2"]
+    chunk: Int[Array, "n chunks"]
+    cos: Float[Array, "n chunks chunk"]
+    sin: Float[Array, "n chunks chunk"]
+    end: Int[Array, "n groups width"]
+
+
+class ExactBatch(Batch):
+    """One batch of examples, planned on the host."""
+
+    weights: Float[Array, " n"]
+    x: Float[Array, "n fan_in"]
+    y: Int[Array, " n"]
+    shift: Float[Array, " n"]
+    separated: Bool[Array, " n"]
+    work: SeparatedWork
+    connected: ConnectedWork | None
+
+
+class QuadraticBatch(Batch):
+    """One batch of examples of a loss that is a quadratic form."""
+
+    weights: Float[Array, " n"]
+    x: Float[Array, "n fan_in"]
+    targets: Float[Array, "n outputs"]
+
+
+class QuadraticEnergy(PreparedEnergy):
+    """Squared error from exact means and variances: ``var z + (mean z - t)^2``, summed."""
+
+    def __init__(
+        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+    ) -> None:
+        super().__init__(hamiltonian, circuit, batch_size, dtype)
+        self.outputs = linear_outputs(hamiltonian)
+
+    def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> QuadraticBatch:
+        examples, weights = self.filled(examples, weights)
+        loss = self.hamiltonian.loss
+        assert isinstance(loss, SquaredError)
+        targets = loss.targets(self.hamiltonian.data.y[examples], self.hamiltonian.network.n_outputs)
+        x = self.hamiltonian.block_inputs[examples]
+        return QuadraticBatch(weights, x.astype(self.dtype), targets.astype(self.dtype))
+
+    def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
+        assert isinstance(batch, QuadraticBatch)
+        mps = exact_mps(self.circuit, params)
+        mean, variance = self.outputs.cumulants(mps, batch.x, 2)
+        return (variance + (mean - batch.targets) ** 2).sum(1)
+
+
+class ExactEnergy(PreparedEnergy):
+    """See [`hypercircuit.Exact`][]; plans batches on the host, evaluates them on the device."""
+
+    def __init__(
+        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+    ) -> None:
+        super().__init__(hamiltonian, circuit, batch_size, dtype)
+        spectrum = hamiltonian.spectrum
+        assert spectrum is not None
+        register = hamiltonian.network.register
+        self.layout = Layout(register.fan_in, register.n_outputs)
+        self.outputs = linear_outputs(hamiltonian)
+        self.tables, self._first_chunk = build_tables(hamiltonian, dtype)
+        self.cells_per_window = 2 if circuit.reach <= 1 else 1
+        counts = np.sort(spectrum.n_terms // CHUNK)[::-1]
+        self._most_chunks = int(counts[0])
+        self._capacity = int(counts[np.arange(batch_size) % len(counts)].sum())
+        # Losses of one output need no more than that output's own distribution.
+        self._independent = np.ones(hamiltonian.n_examples, bool)
+        if spectrum.integral is not None:
+            self._independent = self._in_parts(
+                lambda x: separated(self.layout, x, circuit.reach)
+            )
+        self._n_windows = int(self._in_parts(self._list_lengths).max())
+
+    def _in_parts(self, function) -> np.ndarray:  # type: ignore[no-untyped-def]
+        inputs = self.hamiltonian.block_inputs
+        return np.concatenate(
+            [function(inputs[i : i + 4096]) for i in range(0, len(inputs), 4096)]
+        )
+
+    def _lists(self, inputs: np.ndarray) -> list:
+        return [
+            window_list(
+                self.layout.cell_inputs(inputs, group, group.n_cells),
+                self.cells_per_window,
+                self.circuit.reach,
+            )
+            for group in self.layout.groups
+        ]
+
+    def _list_lengths(self, inputs: np.ndarray) -> np.ndarray:
+        return np.max([part.length for part in self._lists(inputs)], axis=0)
+
+    def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> ExactBatch:
+        examples, weights = self.filled(examples, weights)
+        hamiltonian, spectrum = self.hamiltonian, self.hamiltonian.spectrum
+        assert spectrum is not None
+        inputs = hamiltonian.block_inputs[examples]
+        independent = self._independent[examples]
+        connected = None
+        if not self._independent.all():
+            connected = plan_connected(
+                hamiltonian,
+                self.layout,
+                self.circuit.reach,
+                examples,
+                ~independent,
+                self._phases(examples),
+                n_items=self._capacity,
+                doubled=self.doubled,
+                dtype=self.dtype,
+            )
+        return ExactBatch(
+            weights,
+            inputs.astype(self.dtype),
+            hamiltonian.data.y[examples],
+            spectrum.shift[examples].astype(self.dtype),
+            independent,
+            self._plan_separated(examples, inputs, independent),
+            connected,
+        )
+
+    @functools.cached_property
+    def doubled(self) -> int:
+        """The dimension of the doubled bond in its real basis."""
+        bond = 2**self.circuit.reach
+        return bond**2 if self.circuit.rotations == "ry-rz" else bond * (bond + 1) // 2
+
+    def _phases(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per example: the chunks' numbers and the cosines and sines of all-zero bits' phases."""
+        spectrum = self.hamiltonian.spectrum
+        assert spectrum is not None
+        position, chunk, frequency = frequency_chunks(self.hamiltonian, examples)
+        total = self.hamiltonian.block_inputs[examples].sum(1, dtype=np.float64)
+        angle = (self.outputs.base * total - spectrum.origin[examples])[position, None] * frequency
+        shape = (len(examples), self._most_chunks)
+        number = np.full(shape, len(self.tables.real) - 1, np.int32)
+        number[position, chunk] = self._first_chunk[spectrum.table[examples]][position] + chunk
+        cos = np.zeros((*shape, CHUNK), self.dtype)
+        sin = np.zeros((*shape, CHUNK), self.dtype)
+        cos[position, chunk], sin[position, chunk] = np.cos(angle), np.sin(angle)
+        return number, cos, sin
+
+    def _plan_separated(
+        self, examples: np.ndarray, inputs: np.ndarray, independent: np.ndarray
+    ) -> SeparatedWork:
+        lists = self._lists(inputs)
+        offsets = [self.layout.offsets(group) for group in self.layout.groups]
+        position, chunk, frequency = frequency_chunks(self.hamiltonian, examples)
+        wanted = independent[position]
+        position, chunk, frequency = position[wanted], chunk[wanted], frequency[wanted]
+        n_groups, n_items = len(lists), len(position)
+        items, index = pack_items(
+            lists,
+            offsets,
+            np.repeat(np.arange(n_groups), n_items),
+            np.tile(position, n_groups),
+            np.tile(self.outputs.gain * frequency, (n_groups, 1)),
+            np.full(n_groups * n_items, -1),
+            capacity=self._capacity * n_groups,
+            n_windows=self._n_windows,
+            dtype=self.dtype,
+        )
+        place = np.zeros((len(examples), n_groups, self._most_chunks, 2), np.int32)
+        group = np.repeat(np.arange(n_groups), n_items)
+        columns = np.tile(position, n_groups), group, np.tile(chunk, n_groups)
+        place[columns] = np.stack([index.block, index.slot], axis=1)
+        end = np.stack([part.end for part in lists], axis=1)
+        return SeparatedWork(
+            items,
+            place,
+            *self._phases(examples),
+            end[:, :, None].astype(np.int32) + np.stack(offsets).astype(np.int32),
+        )
+
+    def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
+        assert isinstance(batch, ExactBatch)
+        mps = exact_mps(self.circuit, params)
+        sums = _separated_sums(self.tables, self.layout, mps, self.cells_per_window, batch.work)
+        if self.tables.weights is None:
+            return jnp.take_along_axis(sums[:, 0], batch.y[:, None], axis=1)[:, 0]
+        joint = jnp.prod(sums, axis=1)
+        if batch.connected is not None:
+            entangled = connected_sums(self.tables, self.layout, mps, batch.connected)
+            joint = jnp.where(batch.separated[:, None], joint, entangled)
+        log_sum = (self.tables.constants - self.tables.weights * joint).sum(1) + batch.shift
+        mean = mean_outputs(self.outputs, mps, batch.x)
+        return log_sum - jnp.take_along_axis(mean, batch.y[:, None], axis=1)[:, 0]
+
+
+def _separated_sums(
+    tables: Tables, layout: Layout, mps: ExactMPS, cells_per_window: int, work: SeparatedWork
+) -> Float[Array, "n blocks targets"]:
+    """``E[f(z)]`` of every block and target function, each block by itself."""
+    state = window_maps(mps, cells_per_window)
+    real, imag = sweep(state, work.items)
+    at = work.place[..., 0], work.place[..., 1]
+    right = state.right[work.end]
+    # (n, groups, chunks, outputs, doubled, CHUNK) -> (n, groups, outputs, chunks, CHUNK)
+    real = jnp.einsum("ngqcxf,ngcx->ngcqf", real[at], right)
+    imag = jnp.einsum("ngqcxf,ngcx->ngcqf", imag[at], right)
+    cos, sin = work.cos[:, None, None], work.sin[:, None, None]
+    turned_real, turned_imag = real * cos - imag * sin, real * sin + imag * cos
+    n, groups, width = real.shape[:3]
+    shape = (n, groups * width, *real.shape[3:])
+    sums = tables.contract(work.chunk, turned_real.reshape(shape), turned_imag.reshape(shape))
+    column = np.zeros(layout.n_blocks, int)
+    for number, group in enumerate(layout.groups):
+        column[group.blocks] = number * width + np.arange(len(group.blocks))
+    return sums[:, column]

@@ -1,0 +1,65 @@
+"""The Fourier coefficients of a compiled loss as device arrays, and the softmax quadrature."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..hamiltonian import LossHamiltonian
+from ..hamiltonian.compile import CHUNK
+
+
+class Tables(eqx.Module):
+    """Coefficients in chunks of `CHUNK` frequencies, every table's chunks in a row.
+
+    **Attributes:**
+
+    - `real`, `imag`: (chunks, CHUNK, targets); one more chunk of zeros stands at the end.
+    - `weights`, `constants`: the softmax quadrature, ``sum_u (constants_u - weights_u prod)``;
+      None for losses of one logit.
+    """
+
+    real: Float[Array, "chunks chunk targets"]
+    imag: Float[Array, "chunks chunk targets"]
+    weights: Float[Array, " targets"] | None
+    constants: Float[Array, " targets"] | None
+
+    def contract(
+        self,
+        chunk: Int[Array, "n chunks_each"],
+        real: Float[Array, "n outputs chunks_each chunk"],
+        imag: Float[Array, "n outputs chunks_each chunk"],
+    ) -> Float[Array, "n outputs targets"]:
+        """``Re sum_k c_k phi_k`` for every target, with each example's own coefficients."""
+        n, outputs = real.shape[:2]
+        highest = jax.lax.Precision.HIGHEST
+
+        def dot(values: jax.Array, table: jax.Array) -> jax.Array:
+            flat = table[chunk].reshape(n, -1, table.shape[-1])
+            return jnp.einsum(
+                "ncf,nft->nct", values.reshape(n, outputs, -1), flat, precision=highest
+            )
+
+        return dot(real, self.real) - dot(imag, self.imag)
+
+
+def build_tables(hamiltonian: LossHamiltonian, dtype: np.dtype) -> tuple[Tables, np.ndarray]:
+    """The tables and the number of each table's first chunk."""
+    spectrum = hamiltonian.spectrum
+    assert spectrum is not None
+    stacked = np.concatenate([table.coefficients for table in spectrum.tables])
+    chunks = stacked.reshape(-1, CHUNK, stacked.shape[-1])
+    chunks = np.concatenate([chunks, np.zeros_like(chunks[:1])])
+    counts = np.array([len(table.coefficients) // CHUNK for table in spectrum.tables])
+    weights = constants = None
+    if spectrum.integral is not None:
+        nodes, step = spectrum.integral.nodes, spectrum.integral.step
+        weights = jnp.full(len(nodes), step, dtype)
+        constants = jnp.asarray(step * np.exp(-np.exp(np.minimum(nodes, 6.7))), dtype)
+    tables = Tables(
+        jnp.asarray(chunks.real, dtype), jnp.asarray(chunks.imag, dtype), weights, constants
+    )
+    return tables, np.cumsum(counts) - counts
