@@ -137,19 +137,46 @@ def _window(
         turns,
         precision=lax.Precision.HIGHEST,
     ).reshape(n_items, n_outputs, doubled, doubled, -1)
-    n_frequencies = moves.shape[-1] // 2
-    move_real, move_imag = moves[..., :n_frequencies], moves[..., n_frequencies:]
-    real, imag = vectors
-    new_real = sum(
-        real[:, :, x, None] * move_real[:, :, x] - imag[:, :, x, None] * move_imag[:, :, x]
-        for x in range(doubled)
-    )
-    new_imag = sum(
-        real[:, :, x, None] * move_imag[:, :, x] + imag[:, :, x, None] * move_real[:, :, x]
-        for x in range(doubled)
-    )
+    new_real, new_imag = _contract(moves, *vectors)
     keep = active[:, None, None, None]
-    return jnp.where(keep, new_real, real), jnp.where(keep, new_imag, imag)
+    return jnp.where(keep, new_real, vectors[0]), jnp.where(keep, new_imag, vectors[1])
+
+
+@jax.custom_vjp
+def _contract(moves: jax.Array, real: jax.Array, imag: jax.Array) -> Vectors:
+    """Vectors (.., x, f) times complex matrices (.., x, y, [real f, imaginary f]).
+
+    Written out over x and y, and with its transpose, so that both compile to fused loops over
+    the contiguous frequencies.
+    """
+    move_real, move_imag = jnp.split(moves, 2, axis=-1)
+    new_real, new_imag = 0.0, 0.0
+    for x in range(moves.shape[2]):
+        a, b = real[:, :, x, None], imag[:, :, x, None]
+        new_real += a * move_real[:, :, x] - b * move_imag[:, :, x]
+        new_imag += a * move_imag[:, :, x] + b * move_real[:, :, x]
+    return new_real, new_imag
+
+
+def _contract_forward(moves: jax.Array, real: jax.Array, imag: jax.Array) -> tuple:
+    return _contract(moves, real, imag), (moves, real, imag)
+
+
+def _contract_backward(residuals: tuple, cotangents: Vectors) -> tuple:
+    moves, real, imag = residuals
+    move_real, move_imag = jnp.split(moves, 2, axis=-1)
+    to_real, to_imag = 0.0, 0.0
+    for y in range(moves.shape[3]):
+        a, b = cotangents[0][:, :, y, None], cotangents[1][:, :, y, None]
+        to_real += a * move_real[:, :, :, y] + b * move_imag[:, :, :, y]
+        to_imag += b * move_real[:, :, :, y] - a * move_imag[:, :, :, y]
+    a, b = cotangents[0][:, :, None], cotangents[1][:, :, None]
+    c, d = real[:, :, :, None], imag[:, :, :, None]
+    to_moves = jnp.concatenate([a * c + b * d, b * c - a * d], axis=-1)
+    return to_moves, to_real, to_imag
+
+
+_contract.defvjp(_contract_forward, _contract_backward)
 
 
 def _gathered(state: WindowMaps, block: WorkItems, step: jax.Array) -> tuple:

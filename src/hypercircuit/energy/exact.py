@@ -262,6 +262,10 @@ def _separated_sums(
     # (n, groups, chunks, outputs, doubled, CHUNK) -> (n, groups, outputs, chunks, CHUNK)
     real = jnp.einsum("ngqcxf,ngcx->ngcqf", real[at], right)
     imag = jnp.einsum("ngqcxf,ngcx->ngcqf", imag[at], right)
+    # Frequency zero is the total probability: dividing by it takes out the rounding error that
+    # all frequencies share, which the softmax integral would add up over its whole plateau.
+    norm = real[:, :, :, :1, :1]
+    real, imag = real / norm, imag / norm
     cos, sin = work.cos[:, None, None], work.sin[:, None, None]
     turned_real, turned_imag = real * cos - imag * sin, real * sin + imag * cos
     n, groups, width = real.shape[:3]

@@ -1,0 +1,11 @@
+"""The optax loop, its history, checkpoints and interruption."""
+
+from .checkpoint import (
+    load_latest_checkpoint as load_latest_checkpoint,
+    save_checkpoint as save_checkpoint,
+)
+from .history import History as History
+from .interrupt import StopSignals as StopSignals
+from .loop import Schedule as Schedule, TrainResult as TrainResult, train as train
+from .optimisers import make_optimiser as make_optimiser, make_schedule as make_schedule
+from .progress import Progress as Progress
