@@ -144,7 +144,7 @@ def test_decode_by_hand():
     np.testing.assert_array_equal(forward.weights, [[[1, -3], [1, 1]]])
     np.testing.assert_array_equal(forward.biases, [[-3, -3]])
     backward = Network((dense,), order="class-reversed").decode(bits)
-    np.testing.assert_array_equal(backward.weights, [[[-3, -3], [1, 1]]])
+    np.testing.assert_array_equal(backward.weights, [[[-3, 1], [-3, -3]]])
     np.testing.assert_array_equal(backward.biases, [[1, 1]])
 
 

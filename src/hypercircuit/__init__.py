@@ -1,1 +1,52 @@
 """Train binary neural networks in quantum superposition with tensor networks."""
+
+from .bnn import Dense as Dense, Encoding as Encoding, Network as Network, Register as Register
+from .circuit import Brickwork as Brickwork
+from .config import Config as Config, ConfigError as ConfigError, load_config as load_config
+from .data import (
+    DataFileError as DataFileError,
+    Dataset as Dataset,
+    Splits as Splits,
+    binarise as binarise,
+    downsample_mean as downsample_mean,
+    load_files as load_files,
+    load_mnist as load_mnist,
+    map_splits as map_splits,
+    pick_pixels as pick_pixels,
+    quantise as quantise,
+    scale_pixels as scale_pixels,
+    select_classes as select_classes,
+)
+from .decode import (
+    Decoded as Decoded,
+    decode as decode,
+    exact_energy as exact_energy,
+    save_network as save_network,
+)
+from .energy import Cumulant as Cumulant, Exact as Exact
+from .hamiltonian import (
+    FourierExtension as FourierExtension,
+    Lattice as Lattice,
+    Logistic as Logistic,
+    LossHamiltonian as LossHamiltonian,
+    Softmax as Softmax,
+    SquaredError as SquaredError,
+    compile_loss as compile_loss,
+)
+from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .state import (
+    ExactMPS as ExactMPS,
+    correlations as correlations,
+    exact_mps as exact_mps,
+    log_probability as log_probability,
+    marginals as marginals,
+    most_likely as most_likely,
+    sample as sample,
+)
+from .train import (
+    Progress as Progress,
+    Schedule as Schedule,
+    TrainResult as TrainResult,
+    make_optimiser as make_optimiser,
+    train as train,
+)

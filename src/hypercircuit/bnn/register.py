@@ -1,9 +1,9 @@
 """The register: which site of the qubit chain stores which bit of the network.
 
-    order="class" (default)             order="class-reversed"
-    site 0 ... fan_in-1 : output 0      the same chain read from its other end:
-      its inputs' weights, its bias       the last output's bias is site 0
-    then output 1, and so on
+order="class" (default)             order="class-reversed"
+site 0 ... fan_in-1 : output 0      the same chain read from its other end:
+  its inputs' weights, its bias       the last output's bias is site 0
+then output 1, and so on
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ class Register:
             return f"bias[output {output}]"
         return f"weight[output {output}, input {index}]"
 
-    def to_table(
-        self, values: Integer[np.ndarray, "*batch n_qubits"] | np.ndarray
-    ) -> np.ndarray:
+    def to_table(self, values: Integer[np.ndarray, "*batch n_qubits"] | np.ndarray) -> np.ndarray:
         """Rearrange one value per site into (..., n_outputs, fan_in), the bias column last."""
         blocks = values.reshape(*values.shape[:-1], self.n_outputs, self.fan_in)
         inverse_outputs = np.argsort(self.block_outputs)

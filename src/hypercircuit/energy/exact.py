@@ -99,7 +99,9 @@ class QuadraticEnergy(PreparedEnergy):
         examples, weights = self.filled(examples, weights)
         loss = self.hamiltonian.loss
         assert isinstance(loss, SquaredError)
-        targets = loss.targets(self.hamiltonian.data.y[examples], self.hamiltonian.network.n_outputs)
+        targets = loss.targets(
+            self.hamiltonian.data.y[examples], self.hamiltonian.network.n_outputs
+        )
         x = self.hamiltonian.block_inputs[examples]
         return QuadraticBatch(weights, x.astype(self.dtype), targets.astype(self.dtype))
 
@@ -130,16 +132,12 @@ class ExactEnergy(PreparedEnergy):
         # Losses of one output need no more than that output's own distribution.
         self._independent = np.ones(hamiltonian.n_examples, bool)
         if spectrum.integral is not None:
-            self._independent = self._in_parts(
-                lambda x: separated(self.layout, x, circuit.reach)
-            )
+            self._independent = self._in_parts(lambda x: separated(self.layout, x, circuit.reach))
         self._n_windows = int(self._in_parts(self._list_lengths).max())
 
     def _in_parts(self, function) -> np.ndarray:  # type: ignore[no-untyped-def]
         inputs = self.hamiltonian.block_inputs
-        return np.concatenate(
-            [function(inputs[i : i + 4096]) for i in range(0, len(inputs), 4096)]
-        )
+        return np.concatenate([function(inputs[i : i + 4096]) for i in range(0, len(inputs), 4096)])
 
     def _lists(self, inputs: np.ndarray) -> list:
         return [

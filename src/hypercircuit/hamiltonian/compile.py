@@ -107,6 +107,21 @@ class LossHamiltonian:
             x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
         return np.ascontiguousarray(x[:, self.network.register.block_inputs])
 
+    def subset(self, examples: Integer[np.ndarray, " n"]) -> LossHamiltonian:
+        """The mean loss of the examples with these row numbers, same expansion."""
+        spectrum = self.spectrum
+        error = 0.0
+        if spectrum is not None:
+            spectrum = dataclasses.replace(
+                spectrum,
+                table=spectrum.table[examples],
+                origin=spectrum.origin[examples],
+                shift=spectrum.shift[examples],
+            )
+            error = float(spectrum.errors.max())
+        data = self.data.take(examples)
+        return LossHamiltonian(self.network, data, self.loss, spectrum, error)
+
     def losses(
         self, bits: Integer[np.ndarray, "n_networks n_qubits"]
     ) -> Float[np.ndarray, " n_networks"]:

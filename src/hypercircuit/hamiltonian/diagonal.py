@@ -109,7 +109,9 @@ def _softmax(hamiltonian: LossHamiltonian) -> np.ndarray:
             _spread(flat, values, block, n_outputs)
         for i, row in enumerate(logits):
             example = part.start + i
-            factor = _factors(spectrum.tables[spectrum.table[example]], row, spectrum.origin[example])
+            factor = _factors(
+                spectrum.tables[spectrum.table[example]], row, spectrum.origin[example]
+            )
             left = _outer([factor] * cut)
             right = _outer([factor] * (n_outputs - cut))
             total -= integral.step * (left.T @ right)

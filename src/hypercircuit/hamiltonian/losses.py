@@ -27,9 +27,7 @@ class Loss(abc.ABC):
         """The loss of every example."""
 
     @abc.abstractmethod
-    def predict(
-        self, logits: Float[np.ndarray, "*batch n_outputs"]
-    ) -> Int[np.ndarray, "*batch"]:
+    def predict(self, logits: Float[np.ndarray, "*batch n_outputs"]) -> Int[np.ndarray, "*batch"]:
         """The predicted labels."""
 
     @abc.abstractmethod

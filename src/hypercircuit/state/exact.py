@@ -91,7 +91,9 @@ def exact_mps(circuit: Brickwork, params: Angles) -> ExactMPS:
     cells = circuit.cells(params)
     maps = _doubled_maps(cells)
     left, right = _environments(maps, circuit.reach, cells.shape[-1])
-    return ExactMPS(cells, maps, left, right, params.shape[1], circuit.reach, circuit.correlation_range)
+    return ExactMPS(
+        cells, maps, left, right, params.shape[1], circuit.reach, circuit.correlation_range
+    )
 
 
 def hermitian_basis(bond: int, *, real: bool) -> np.ndarray:

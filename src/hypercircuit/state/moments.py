@@ -98,9 +98,7 @@ def correlations(mps: ExactMPS) -> Float[Array, "distances n_qubits"]:
     return 4 * jnp.concatenate([single.values[None], *(pair.values for pair in pairs)])
 
 
-def bit_cumulants(
-    mps: ExactMPS, order: int
-) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
+def bit_cumulants(mps: ExactMPS, order: int) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
     """The bits' probabilities (first cumulants) and all bands of order 2..`order`.
 
     The bands of one order are listed by their powers, in lexicographic order from the highest

@@ -94,9 +94,7 @@ def most_likely(
         scores = log_probabilities[:, None] + jnp.log(jnp.maximum(weights / totals, _FLOOR))
         _, best = lax.top_k(scores.reshape(-1), width)
         parent, chosen = best // 4, best % 4
-        carry = _advance(
-            vectors[parent], log_probabilities[parent], maps, weights[parent], chosen
-        )
+        carry = _advance(vectors[parent], log_probabilities[parent], maps, weights[parent], chosen)
         return carry, (parent.astype(jnp.int32), chosen.astype(jnp.int32))
 
     vectors, log_probabilities = _start(mps, width)
@@ -110,7 +108,9 @@ def most_likely(
         parent, chosen = step
         return parent[beam], chosen[beam]
 
-    _, path = lax.scan(trace_back, jnp.arange(width, dtype=jnp.int32), (parents, chosen), reverse=True)
+    _, path = lax.scan(
+        trace_back, jnp.arange(width, dtype=jnp.int32), (parents, chosen), reverse=True
+    )
     return _to_bits(path.T, mps.n_qubits), log_probabilities
 
 

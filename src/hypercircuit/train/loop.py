@@ -172,9 +172,7 @@ class _Loop:
         self.optimiser, self.seed, self.validation = optimiser, seed, validation
         dtype = np.dtype(params.dtype)
         self.batch_size = min(schedule.batch_size, hamiltonian.n_examples)
-        self.energy = energy.prepare(
-            hamiltonian, circuit, batch_size=self.batch_size, dtype=dtype
-        )
+        self.energy = energy.prepare(hamiltonian, circuit, batch_size=self.batch_size, dtype=dtype)
         self.start = _State(
             params,
             optimiser.init(params),

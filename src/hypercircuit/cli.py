@@ -1,0 +1,117 @@
+"""The command line: ``hypercircuit train | evaluate | sample``.
+
+Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from .config import ConfigError, load_config
+from .data import DataFileError
+from .run import evaluate_run, sample_run, train_run
+
+INTERRUPTED = 75
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ConfigError, DataFileError, ValueError) as error:
+        print(f"hypercircuit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hypercircuit: interrupted; the same command continues", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hypercircuit",
+        description="Train binary neural networks in quantum superposition with tensor networks.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train", help="train a hypercircuit; without CONFIG, the embedded full-MNIST job"
+    )
+    train.add_argument("config", nargs="?", metavar="CONFIG.toml")
+    _add_settings(train)
+    train.add_argument("--profile", help="a [profiles.NAME] table of the config, such as smoke")
+    train.add_argument("--out", metavar="DIR", help="run folder (default: runs/<config's name>)")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score a run's best network")
+    evaluate.add_argument("folder", metavar="RUN")
+    _add_settings(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    sample = commands.add_parser("sample", help="draw networks from a trained state")
+    sample.add_argument("folder", metavar="RUN")
+    sample.add_argument("-n", type=int, required=True, metavar="N", help="how many")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--out", metavar="FILE.npz", help="default: RUN/samples.npz")
+    sample.set_defaults(run=_sample)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="section.key=value",
+        dest="settings",
+        help="override a setting; may be repeated",
+    )
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = load_config(options.config, options.settings, options.profile)
+    if config.train.precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    folder = options.out
+    if folder is None:
+        folder = Path("runs") / (Path(options.config).stem if options.config else "mnist")
+    result = train_run(config, folder, report=_report)
+    return {"finished": 0, "interrupted": INTERRUPTED}.get(result["status"], 1)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    scores = evaluate_run(options.folder, options.settings)
+    print(f"{'examples':<12}{'loss':>10}{'accuracy':>12}")
+    for name in ("train", "validation", "test"):
+        accuracy = f"{100 * scores[f'{name}_accuracy']:.2f} %"
+        print(f"{name:<12}{scores[f'{name}_loss']:>10.4f}{accuracy:>12}")
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    bits, log_probabilities = sample_run(options.folder, options.n, seed=options.seed)
+    path = Path(options.out) if options.out else Path(options.folder) / "samples.npz"
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, bits=bits, log_probability=log_probabilities)
+    os.replace(temporary, path)
+    print(
+        f"{options.n} networks of {bits.shape[1]} bits, log-probabilities "
+        f"{log_probabilities.min():.1f} to {log_probabilities.max():.1f} nats: {path}"
+    )
+    return 0
+
+
+def _report(message: str) -> None:
+    print(message, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

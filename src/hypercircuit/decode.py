@@ -1,0 +1,214 @@
+"""From the Born distribution to one classical network, its accuracies and its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray, UInt8
+
+from ._types import Angles
+from .bnn import Network
+from .circuit import Brickwork
+from .data import Dataset, Splits
+from .energy import Exact, PreparedEnergy
+from .hamiltonian import Loss, LossHamiltonian
+from .state import exact_mps, log_probability, most_likely, sample
+from .train import Progress
+
+_NETWORKS_AT_ONCE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Mean loss (the loss's unit) and accuracy on the three parts of the data."""
+
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """What a trained state holds.
+
+    **Attributes:**
+
+    - `bits`, `log_probability`: the candidate of lowest validation loss and the natural log of
+      its Born probability.
+    - `best`: its losses and accuracies.
+    - `most_likely`: those of the first candidate, the likeliest bitstring found.
+    - `sample_mean`: means over the sampled networks.
+    - `vote`: the samples' majority vote (its loss is that of the mean logits).
+    """
+
+    bits: UInt8[np.ndarray, " n_qubits"]
+    log_probability: float
+    best: Score
+    most_likely: Score
+    sample_mean: Score
+    vote: Score
+
+
+def decode(
+    circuit: Brickwork,
+    params: Angles,
+    network: Network,
+    loss: Loss,
+    splits: Splits,
+    key: PRNGKeyArray,
+    *,
+    samples: int = 200,
+    beam: int = 16,
+    candidates: UInt8[np.ndarray, "n n_qubits"] | None = None,
+) -> Decoded:
+    """Sample networks, add the likeliest ones, rank them all by validation loss.
+
+    **Arguments:**
+
+    - `samples`: networks drawn from the Born distribution.
+    - `beam`: width of the beam search for the likeliest network.
+    - `candidates`: further bitstrings to rank, such as the best one seen while training.
+    """
+    mps = exact_mps(circuit, params)
+    drawn, _ = sample(mps, key, samples)
+    likeliest, _ = most_likely(mps, beam)
+    pool = [np.asarray(likeliest[:1]), np.asarray(drawn)]
+    if candidates is not None:
+        pool.append(np.asarray(candidates, np.uint8))
+    bits = np.concatenate(pool)
+    chosen = slice(1, 1 + samples)
+    parts = [
+        _evaluate(network, loss, bits, part, chosen)
+        for part in (splits.train, splits.validation, splits.test)
+    ]
+    validation_losses = parts[1][0][:, 0]
+    best = int(validation_losses.argmin())
+
+    def score(rows: list[np.ndarray]) -> Score:
+        return Score(*(float(value) for row in rows for value in row))
+
+    return Decoded(
+        bits=bits[best],
+        log_probability=float(log_probability(mps, jnp.asarray(bits[best : best + 1]))[0]),
+        best=score([each[best] for each, _ in parts]),
+        most_likely=score([each[0] for each, _ in parts]),
+        sample_mean=score([each[chosen].mean(0) for each, _ in parts]),
+        vote=score([vote for _, vote in parts]),
+    )
+
+
+def score_network(
+    network: Network, loss: Loss, bits: UInt8[np.ndarray, " n_qubits"], data: Dataset
+) -> tuple[float, float]:
+    """The loss and the accuracy of one network."""
+    each, _ = _evaluate(network, loss, bits[None], data, slice(0, 1))
+    return float(each[0, 0]), float(each[0, 1])
+
+
+def _evaluate(
+    network: Network, loss: Loss, bits: np.ndarray, data: Dataset, voters: slice
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " 2"]]:
+    """Loss and accuracy of every network, and of the voters' ensemble."""
+    losses, hits = np.zeros(len(bits)), np.zeros(len(bits))
+    vote = np.zeros(2)
+    voting = np.arange(len(bits))[voters]
+    for start in range(0, len(data), 4096):
+        x = data.x[start : start + 4096].astype(np.float32, copy=False)
+        y = data.y[start : start + 4096]
+        ballots = np.zeros((len(y), data.n_classes), np.int32)
+        total = np.zeros((len(y), network.n_outputs), np.float32)
+        for first in range(0, len(bits), _NETWORKS_AT_ONCE):
+            part = slice(first, first + _NETWORKS_AT_ONCE)
+            logits = network.logits(bits[part], x)
+            predicted = loss.predict(logits)
+            losses[part] += loss.value(logits, y).sum(-1)
+            hits[part] += (predicted == y).sum(-1)
+            for row in np.flatnonzero(np.isin(np.arange(len(bits))[part], voting)):
+                ballots[np.arange(len(y)), predicted[row]] += 1
+                total += logits[row]
+        vote[0] += loss.value(total / len(voting), y).sum()
+        vote[1] += (ballots.argmax(1) == y).sum()
+    return np.stack([losses, hits], axis=1) / len(data), vote / len(data)
+
+
+def full_energy(
+    prepared: PreparedEnergy, params: Angles, *, progress: Progress | None = None
+) -> float:
+    """The mean energy over all examples of the prepared loss, in one pass."""
+    function = prepared.value_function()
+    rows = np.arange(prepared.hamiltonian.n_examples)
+    total, done = 0.0, 0
+    n_batches = -(-len(rows) // prepared.batch_size)
+    with (progress or Progress(enabled=False)).start(n_batches) as display:
+        for count, (_, batch) in enumerate(prepared.batches(rows), start=1):
+            values = np.asarray(function(params, batch), np.float64)
+            weights = np.asarray(batch.weights, np.float64)
+            total += float((weights * values).sum())
+            done += 1
+            display.update(count, energy=total * n_batches / done, gradient_norm=0.0)
+    return total
+
+
+def exact_energy(
+    hamiltonian: LossHamiltonian,
+    circuit: Brickwork,
+    params: Angles,
+    *,
+    batch_size: int = 200,
+    progress: Progress | None = None,
+) -> float:
+    """The energy with every product term of every example; its error is the spectral error."""
+    prepared = Exact().prepare(
+        hamiltonian,
+        circuit,
+        batch_size=min(batch_size, hamiltonian.n_examples),
+        dtype=np.dtype(params.dtype),
+    )
+    return full_energy(prepared, params, progress=progress)
+
+
+def save_network(
+    path: str | os.PathLike[str], network: Network, bits: UInt8[np.ndarray, " n_qubits"]
+) -> None:
+    """Write a network to an npz file.
+
+    Its arrays: `bits` (uint8, one per qubit, site 0 first), `weights_0` (outputs, inputs) and
+    `biases_0` (outputs), int8 where the encoding's values are whole numbers and float32
+    otherwise, and `logit_scale`; logits are ``logit_scale * (weights_0 @ x + biases_0)``.
+    """
+    layer = network.decode(bits)
+    encoding = network.layers[0].encoding
+    whole = all(
+        value == round(value) and abs(value) < 128 for value in (encoding.low, encoding.high)
+    )
+    dtype = np.int8 if whole else np.float32
+    arrays = {
+        "bits": bits.astype(np.uint8),
+        "weights_0": layer.weights.astype(dtype),
+        "logit_scale": np.float64(network.logit_scale),
+    }
+    if layer.biases is not None:
+        arrays["biases_0"] = layer.biases.astype(dtype)
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(temporary, path)
+
+
+def magnetisation_images(
+    circuit: Brickwork, params: Angles, network: Network
+) -> Float[np.ndarray, "n_outputs n_inputs"]:
+    """The marginals <Z> of the weight qubits, output by output: +1 is surely bit 0."""
+    from .state import marginals
+
+    values = np.asarray(jax.jit(lambda p: marginals(exact_mps(circuit, p)))(params))
+    return network.register.to_table(values)[:, : network.n_inputs]

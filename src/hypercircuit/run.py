@@ -1,0 +1,404 @@
+"""A run: what a configuration builds, and the folder that its results go to.
+
+config.toml        the resolved configuration
+checkpoints/       parameters, optimiser and best network so far; the same command resumes
+history.csv        energy, gradient norm and seconds of every step
+evaluations.csv    the energy's error and the validation accuracy at every evaluation
+angles.npz         the trained angles, (depth, n_qubits, kinds) in radians
+best_network.npz   the best network found: see `save_network`
+result.json        everything one compares runs by
+training.png, weights.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .bnn import Dense, Encoding, Network
+from .circuit import Brickwork
+from .config import Config, ConfigError, load_config
+from .data import (
+    Dataset,
+    Splits,
+    binarise,
+    downsample_mean,
+    load_files,
+    load_mnist,
+    map_splits,
+    pick_pixels,
+    quantise,
+    scale_pixels,
+    select_classes,
+)
+from .decode import (
+    decode,
+    exact_energy,
+    magnetisation_images,
+    save_network,
+    score_network,
+)
+from .energy import Cumulant, Exact
+from .hamiltonian import LOSSES, Loss, LossHamiltonian, compile_loss
+from .state import exact_mps, sample
+from .study import plot_training, plot_weights
+from .train import Progress, Schedule, make_optimiser, train
+
+Report = Callable[[str], None]
+_PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quimb", "cotengra")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """What a configuration stands for, before anything is compiled."""
+
+    splits: Splits
+    network: Network
+    loss: Loss
+    circuit: Brickwork
+
+
+def build_problem(config: Config) -> Problem:
+    """Load and transform the data and build the network that fits it.
+
+    **Raises:** `ConfigError` if the parts do not fit; `DataFileError` for a bad data file.
+    """
+    splits = load_splits(config)
+    settings = config.network
+    n_outputs = settings.outputs or splits.train.n_classes
+    network = Network(
+        layers=(
+            Dense(
+                splits.train.n_inputs,
+                n_outputs,
+                bias=settings.bias,
+                encoding=Encoding(*settings.encoding),
+            ),
+        ),
+        logit_scale=settings.logit_scale,
+        order=settings.order,
+    )
+    loss = LOSSES[config.loss.kind]()
+    try:
+        loss.check(network, splits.train)
+    except ValueError as error:
+        raise ConfigError(
+            f"network.outputs, loss.kind and data.classes do not fit: {error}"
+        ) from error
+    return Problem(splits, network, loss, Brickwork(config.circuit.depth))
+
+
+def load_splits(config: Config) -> Splits:
+    """The configured data: embedded MNIST or files, then classes, size and pixel values."""
+    data = config.data
+    if data.path:
+        splits = load_files(data.path, n_validation=data.n_validation or None, seed=data.split_seed)
+    else:
+        splits = load_mnist(n_validation=data.n_validation, seed=data.split_seed)
+    if data.n_train:
+        if data.n_train > len(splits.train):
+            raise ConfigError(
+                f"data.n_train must be at most the {len(splits.train)} training examples, "
+                f"got {data.n_train}"
+            )
+        kept = splits.train.take(np.arange(data.n_train))
+        splits = dataclasses.replace(splits, train=kept)
+    return map_splits(splits, lambda dataset: _transform(config, dataset))
+
+
+def _transform(config: Config, dataset: Dataset) -> Dataset:
+    data = config.data
+    if data.classes:
+        dataset = select_classes(dataset, data.classes)
+    if data.downsample == "pick":
+        dataset = pick_pixels(dataset, data.rows, data.columns)
+    if data.pixels == "binarise":
+        if data.downsample == "mean":
+            dataset = downsample_mean(dataset, data.size)
+        return binarise(dataset, data.threshold)
+    dataset = scale_pixels(dataset)
+    if data.downsample == "mean":
+        dataset = downsample_mean(dataset, data.size)
+    return quantise(dataset, data.levels) if data.pixels == "quantise" else dataset
+
+
+def train_run(
+    config: Config, folder: str | os.PathLike[str], *, report: Report = print
+) -> dict[str, Any]:
+    """Carry out a run, or what is missing of it, and return its result.
+
+    **Raises:** `ConfigError` if the folder belongs to another configuration.
+    """
+    folder = Path(folder)
+    result_file = folder / "result.json"
+    _claim(folder, config)
+    if result_file.exists():
+        report(f"{folder} holds a finished run; choose another --out to train again")
+        return json.loads(result_file.read_text())
+    optimiser = make_optimiser(
+        config.optimiser.name,
+        config.optimiser.learning_rate,
+        schedule=config.optimiser.schedule,
+        schedule_options=config.optimiser.schedule_options,
+        options=config.optimiser.options,
+        steps=config.train.steps,
+        clip_norm=config.optimiser.clip_norm,
+    )
+    begun = time.perf_counter()
+    problem = build_problem(config)
+    report(
+        f"{problem.splits.train.name}: {len(problem.splits.train)} training, "
+        f"{len(problem.splits.validation)} validation and {len(problem.splits.test)} test examples"
+    )
+    hamiltonian = compile_loss(
+        problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+    )
+    report(hamiltonian.describe())
+    dtype = np.dtype(config.train.precision)
+    circuit, settings = problem.circuit, config.train
+    key = jax.random.key(settings.seed)
+    start_key, sample_key = jax.random.split(key)
+    params = circuit.init(
+        start_key,
+        hamiltonian.n_qubits,
+        how=config.circuit.init,
+        scale=config.circuit.init_scale,
+        dtype=dtype,
+    )
+    kind = Exact() if config.energy.kind == "exact" else Cumulant(config.energy.order)
+    report(
+        f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
+        f"{circuit.max_bond}, {params.size} angles; energy {kind.name}, {settings.steps} steps of "
+        f"{settings.batch_size} examples"
+    )
+    trained = train(
+        hamiltonian,
+        circuit,
+        energy=kind,
+        optimiser=optimiser,
+        schedule=Schedule(
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            evaluate_every=settings.evaluate_every,
+            checkpoint_every=settings.checkpoint_every,
+            check_examples=config.energy.check_examples,
+        ),
+        seed=settings.seed,
+        params=params,
+        validation=problem.splits.validation,
+        folder=folder,
+        progress=Progress(),
+    )
+    trained.history.save(folder)
+    result: dict[str, Any] = {
+        "status": trained.status,
+        "message": trained.message,
+        "n_qubits": hamiltonian.n_qubits,
+        "depth": circuit.depth,
+        "max_bond": circuit.max_bond,
+        "n_parameters": int(params.size),
+        "steps": trained.step,
+        "seconds": trained.seconds,
+        "compile_seconds": trained.compile_seconds,
+        "spectral_error": hamiltonian.spectral_error,
+        "seed": settings.seed,
+    }
+    if trained.status != "finished":
+        report(trained.message)
+        return result
+    np.savez(folder / "angles.npz", angles=np.asarray(trained.params))
+    result |= _decode_run(config, problem, hamiltonian, trained, sample_key, folder, report)
+    result["total_seconds"] = time.perf_counter() - begun
+    result["data_fingerprint"] = hamiltonian.data.fingerprint
+    result["versions"] = versions()
+    _plot_run(problem, trained, result, folder)
+    _write_atomically(result_file, json.dumps(result, indent=2) + "\n")
+    report(summary(result))
+    report(f"results in {folder}")
+    return result
+
+
+def _decode_run(
+    config: Config,
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    trained: Any,
+    key: jax.Array,
+    folder: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Decode networks, write the best one, and evaluate the final energy exactly."""
+    decoded = decode(
+        problem.circuit,
+        trained.params,
+        problem.network,
+        problem.loss,
+        problem.splits,
+        key,
+        samples=config.decode.samples,
+        beam=config.decode.beam,
+        candidates=None if trained.best_bits is None else trained.best_bits[None],
+    )
+    save_network(folder / "best_network.npz", problem.network, decoded.bits)
+    final = hamiltonian
+    n_final = config.decode.final_examples
+    if n_final and n_final < hamiltonian.n_examples:
+        rows = np.random.default_rng(config.train.seed).permutation(hamiltonian.n_examples)
+        final = hamiltonian.subset(np.sort(rows[:n_final]))
+    report(
+        f"decoded the best of {config.decode.samples + 2} networks: "
+        f"{100 * decoded.best.validation_accuracy:.2f} % on the validation examples; "
+        f"now the exact energy of {final.n_examples} examples"
+    )
+    begun = time.perf_counter()
+    energy = exact_energy(final, problem.circuit, trained.params, progress=Progress())
+    last = {name: values[-1] for name, values in trained.history.evaluations.items()}
+    return {
+        "energy": energy,
+        "energy_examples": final.n_examples,
+        "energy_seconds": time.perf_counter() - begun,
+        "energy_kind": config.energy.kind,
+        "check_error": _number(last.get("check_error")),
+        "check_error_max": _number(last.get("check_error_max")),
+        "best_loss": decoded.best.train_loss,
+        "train_accuracy": decoded.best.train_accuracy,
+        "validation_accuracy": decoded.best.validation_accuracy,
+        "test_accuracy": decoded.best.test_accuracy,
+        "best_log_probability": decoded.log_probability,
+        "best": dataclasses.asdict(decoded.best),
+        "most_likely": dataclasses.asdict(decoded.most_likely),
+        "sample_mean": dataclasses.asdict(decoded.sample_mean),
+        "vote": dataclasses.asdict(decoded.vote),
+    }
+
+
+def _plot_run(problem: Problem, trained: Any, result: dict[str, Any], folder: Path) -> None:
+    unit = "nats" if problem.loss.name != "squared" else "squared logits"
+    plot_training(trained.history, folder / "training.png", unit=unit, final=result)
+    shape = problem.splits.train.image_shape
+    if shape is not None:
+        with np.load(folder / "best_network.npz") as arrays:
+            weights = arrays["weights_0"].astype(np.float32)
+        images = magnetisation_images(problem.circuit, trained.params, problem.network)
+        plot_weights(weights, images, shape, folder / "weights.png")
+
+
+def evaluate_run(
+    folder: str | os.PathLike[str], overrides: list[str] | None = None
+) -> dict[str, float]:
+    """Loss and accuracy of a run's best network, on its own data or on other data.
+
+    **Arguments:**
+
+    - `overrides`: settings of the data section, such as `data.path=...`.
+    """
+    folder = Path(folder)
+    config = _run_config(folder, overrides or [])
+    problem = build_problem(config)
+    with np.load(_expect(folder / "best_network.npz")) as arrays:
+        bits = arrays["bits"]
+    if len(bits) != problem.network.n_qubits:
+        raise ConfigError(
+            f"the run's network has {len(bits)} bits, the data needs {problem.network.n_qubits}; "
+            "evaluate it on examples of the same size and classes"
+        )
+    scores = {}
+    for name in ("train", "validation", "test"):
+        part = getattr(problem.splits, name)
+        loss, accuracy = score_network(problem.network, problem.loss, bits, part)
+        scores[f"{name}_loss"], scores[f"{name}_accuracy"] = loss, accuracy
+    return scores
+
+
+def sample_run(
+    folder: str | os.PathLike[str], n_samples: int, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw networks from a run's trained state: bits (n, n_qubits) and log-probabilities."""
+    folder = Path(folder)
+    config = _run_config(folder, [])
+    with np.load(_expect(folder / "angles.npz")) as arrays:
+        angles = arrays["angles"]
+    mps = exact_mps(Brickwork(config.circuit.depth), jax.numpy.asarray(angles))
+    bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
+    return np.asarray(bits), np.asarray(log_probabilities)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """A run's result in a few lines."""
+    lines = [
+        f"energy {result['energy']:.4f} (exact, {result['energy_examples']} examples, "
+        f"spectral error at most {result['spectral_error']:.1e})",
+        f"best network: loss {result['best_loss']:.4f}, accuracy "
+        f"{100 * result['train_accuracy']:.2f} % train, "
+        f"{100 * result['validation_accuracy']:.2f} % validation, "
+        f"{100 * result['test_accuracy']:.2f} % test",
+        f"mean of the samples {100 * result['sample_mean']['test_accuracy']:.2f} %, their vote "
+        f"{100 * result['vote']['test_accuracy']:.2f} % test",
+    ]
+    return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, and the device it was made on."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return found | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
+
+
+def _claim(folder: Path, config: Config) -> None:
+    """Write the configuration into a new folder, or check it against an old one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "config.toml"
+    if not file.exists():
+        _write_atomically(file, config.to_toml())
+        return
+    old, new = load_config(file).to_dict(), config.to_dict()
+    changed = [
+        f"{section}.{key} (there {old[section][key]!r}, here {new[section][key]!r})"
+        for section in new
+        for key in new[section]
+        if old[section][key] != new[section][key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} belongs to a run with other settings: {', '.join(changed)}; "
+            "choose another --out, or resume with the same settings"
+        )
+
+
+def _run_config(folder: Path, overrides: list[str]) -> Config:
+    wrong = [each for each in overrides if not each.startswith("data.")]
+    if wrong:
+        raise ConfigError(
+            f"only settings of the data section can change here, got {wrong[0]!r}; "
+            "train a new run for other settings"
+        )
+    return load_config(_expect(folder / "config.toml"), overrides)
+
+
+def _expect(file: Path) -> Path:
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing: {file.parent} is not the folder of a finished run; "
+            "name the --out of a `hypercircuit train` that ended"
+        )
+    return file
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,3 @@
+"""Looking at results: figures."""
+
+from .plots import plot_training as plot_training, plot_weights as plot_weights
