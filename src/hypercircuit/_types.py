@@ -1,9 +1,13 @@
 """Array types shared by several rooms: names, axes and meaning in one place."""
 
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Inexact
 
-#: Circuit parameters in radians: (layer, site, [Ry theta, Rz phi]); without Rz the last axis has length one.
+#: Circuit parameters in radians: (layer, site, [Ry theta, Rz phi]), the last axis of length one
+#: for circuits without Rz.
 Angles = Float[Array, "depth n_qubits kinds"]
 #: Exact MPS of two-site cells: (cell, left bond, first bit, second bit, right bond).
 CellTensors = Inexact[Array, "n_cells bond 2 2 bond"]
@@ -11,3 +15,8 @@ CellTensors = Inexact[Array, "n_cells bond 2 2 bond"]
 CellMaps = Float[Array, "n_cells 4 doubled doubled"]
 #: Vectors on the doubled bond at every cut between cells, both ends included.
 CutVectors = Float[Array, "n_cuts doubled"]
+#: An array that the host plans and the device reads: either kind.
+if TYPE_CHECKING:
+    AnyArray: TypeAlias = Any
+else:
+    AnyArray = Array | np.ndarray

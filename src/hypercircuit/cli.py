@@ -14,8 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from .config import ConfigError, load_config
-from .data import DataFileError
+from .config import load_config
 from .run import evaluate_run, sample_run, train_run
 
 INTERRUPTED = 75
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ConfigError, DataFileError, ValueError) as error:
+    except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from .circuit import Brickwork
 from .data import Dataset, Splits
 from .energy import Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
-from .state import exact_mps, log_probability, most_likely, sample
+from .state import exact_mps, log_probability, marginals, most_likely, sample
 from .train import Progress
 
 _NETWORKS_AT_ONCE = 16
@@ -145,15 +146,14 @@ def full_energy(
     """The mean energy over all examples of the prepared loss, in one pass."""
     function = prepared.value_function()
     rows = np.arange(prepared.hamiltonian.n_examples)
-    total, done = 0.0, 0
+    total = 0.0
     n_batches = -(-len(rows) // prepared.batch_size)
     with (progress or Progress(enabled=False)).start(n_batches) as display:
         for count, (_, batch) in enumerate(prepared.batches(rows), start=1):
             values = np.asarray(function(params, batch), np.float64)
             weights = np.asarray(batch.weights, np.float64)
             total += float((weights * values).sum())
-            done += 1
-            display.update(count, energy=total * n_batches / done, gradient_norm=0.0)
+            display.update(count, energy=total * n_batches / count, gradient_norm=0.0)
     return total
 
 
@@ -190,7 +190,7 @@ def save_network(
         value == round(value) and abs(value) < 128 for value in (encoding.low, encoding.high)
     )
     dtype = np.int8 if whole else np.float32
-    arrays = {
+    arrays: dict[str, Any] = {
         "bits": bits.astype(np.uint8),
         "weights_0": layer.weights.astype(dtype),
         "logit_scale": np.float64(network.logit_scale),
@@ -208,7 +208,5 @@ def magnetisation_images(
     circuit: Brickwork, params: Angles, network: Network
 ) -> Float[np.ndarray, "n_outputs n_inputs"]:
     """The marginals <Z> of the weight qubits, output by output: +1 is surely bit 0."""
-    from .state import marginals
-
     values = np.asarray(jax.jit(lambda p: marginals(exact_mps(circuit, p)))(params))
     return network.register.to_table(values)[:, : network.n_inputs]

@@ -31,7 +31,7 @@ class Dense:
     n_inputs: int
     n_outputs: int
     bias: bool = True
-    encoding: Encoding = Encoding()
+    encoding: Encoding = dataclasses.field(default_factory=Encoding)
 
     def __post_init__(self) -> None:
         for name in ("n_inputs", "n_outputs"):

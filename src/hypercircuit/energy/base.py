@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._types import Angles
+from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..hamiltonian import LossHamiltonian
 
@@ -19,7 +19,7 @@ from ..hamiltonian import LossHamiltonian
 class Batch(eqx.Module):
     """Examples laid out for one kind of energy; `weights` sum to one over a whole pass."""
 
-    weights: eqx.AbstractVar[Float[Array, " n"]]
+    weights: eqx.AbstractVar[Float[AnyArray, " n"]]
 
 
 class PreparedEnergy(abc.ABC):

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from .._types import AnyArray
 from ..state import ExactMPS
 
 Vectors = tuple[jax.Array, jax.Array]
@@ -46,7 +47,8 @@ class WindowMaps(eqx.Module):
 
 
 class WorkItems(eqx.Module):
-    """Blocks of work items of similar length; `n_blocks` and `lengths` may vary without recompiling.
+    """Blocks of work items of similar length; their number and length may vary
+    without recompiling.
 
     **Attributes:**
 
@@ -60,16 +62,16 @@ class WorkItems(eqx.Module):
     - `row`: unit vector to start from, or -1 for the traced-out chain to the left.
     """
 
-    cell: Int[Array, "blocks windows items"]
-    previous: Int[Array, "blocks windows items"]
-    reset: Bool[Array, "blocks windows items"]
-    active: Bool[Array, "blocks windows items"]
-    inputs: Float[Array, "blocks windows items sites"]
-    frequency: Float[Array, "blocks items frequencies"]
-    offset: Int[Array, "blocks items outputs"]
-    row: Int[Array, "blocks items"]
-    lengths: Int[Array, " blocks"]
-    n_blocks: Int[Array, ""]
+    cell: Int[AnyArray, "blocks windows items"]
+    previous: Int[AnyArray, "blocks windows items"]
+    reset: Bool[AnyArray, "blocks windows items"]
+    active: Bool[AnyArray, "blocks windows items"]
+    inputs: Float[AnyArray, "blocks windows items sites"]
+    frequency: Float[AnyArray, "blocks items frequencies"]
+    offset: Int[AnyArray, "blocks items outputs"]
+    row: Int[AnyArray, "blocks items"]
+    lengths: Int[AnyArray, " blocks"]
+    n_blocks: Int[AnyArray, ""]
 
 
 def window_maps(mps: ExactMPS, cells_per_window: int) -> WindowMaps:
@@ -104,16 +106,19 @@ def sweep(state: WindowMaps, items: WorkItems) -> Vectors:
 def phases(inputs: jax.Array, frequency: jax.Array) -> jax.Array:
     """``exp(i nu x . bits)`` of all bit patterns: (items, patterns, 2 * frequencies)."""
     angle = inputs[:, :, None] * frequency[:, None, :]
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    real, imag = [jnp.ones_like(frequency)], [jnp.zeros_like(frequency)]
-    for site in range(inputs.shape[1]):
-        turned = [
-            (a * cos[:, site] - b * sin[:, site], a * sin[:, site] + b * cos[:, site])
-            for a, b in zip(real, imag, strict=True)
-        ]
-        real = [v for a, (b, _) in zip(real, turned, strict=True) for v in (a, b)]
-        imag = [v for a, (_, b) in zip(imag, turned, strict=True) for v in (a, b)]
-    return jnp.concatenate([jnp.stack(real, 1), jnp.stack(imag, 1)], axis=-1)
+    # A materialised (items, 2, ..) factor per site, joined by outer products: stacking single
+    # patterns would make the compiler evaluate the same products over and over.
+    ones, zeros = jnp.ones_like(angle), jnp.zeros_like(angle)
+    real, imag = lax.optimization_barrier(
+        (jnp.stack([ones, jnp.cos(angle)], 2), jnp.stack([zeros, jnp.sin(angle)], 2))
+    )
+    a, b = real[:, 0], imag[:, 0]
+    n_items, n_frequencies = frequency.shape
+    for site in range(1, inputs.shape[1]):
+        c, d = real[:, site, None], imag[:, site, None]
+        a, b = a[:, :, None], b[:, :, None]
+        a, b = (part.reshape(n_items, -1, n_frequencies) for part in (a * c - b * d, a * d + b * c))
+    return jnp.concatenate([a, b], axis=-1)
 
 
 def _window(
@@ -150,7 +155,7 @@ def _contract(moves: jax.Array, real: jax.Array, imag: jax.Array) -> Vectors:
     the contiguous frequencies.
     """
     move_real, move_imag = jnp.split(moves, 2, axis=-1)
-    new_real, new_imag = 0.0, 0.0
+    new_real = new_imag = jnp.zeros((), moves.dtype)
     for x in range(moves.shape[2]):
         a, b = real[:, :, x, None], imag[:, :, x, None]
         new_real += a * move_real[:, :, x] - b * move_imag[:, :, x]
@@ -165,7 +170,7 @@ def _contract_forward(moves: jax.Array, real: jax.Array, imag: jax.Array) -> tup
 def _contract_backward(residuals: tuple, cotangents: Vectors) -> tuple:
     moves, real, imag = residuals
     move_real, move_imag = jnp.split(moves, 2, axis=-1)
-    to_real, to_imag = 0.0, 0.0
+    to_real = to_imag = jnp.zeros((), moves.dtype)
     for y in range(moves.shape[3]):
         a, b = cotangents[0][:, :, y, None], cotangents[1][:, :, y, None]
         to_real += a * move_real[:, :, :, y] + b * move_imag[:, :, :, y]
@@ -208,10 +213,10 @@ def _run_block(
         vectors, history = carry
         if keep:
             history = jax.tree.map(lambda h, v: h.at[step].set(v), history, vectors)
-        _, _, gathered = _gathered(state, block, step)
+        _, _, (maps, left, right) = _gathered(state, block, step)
         turns = phases(block.inputs[step], block.frequency)
         reset, active = block.reset[step], block.active[step]
-        return _window(*gathered, vectors, reset, active, turns), history
+        return _window(maps, left, right, vectors, reset, active, turns), history
 
     return lax.fori_loop(0, block.lengths, body, (start, history))
 

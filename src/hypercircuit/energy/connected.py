@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._types import AnyArray
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.compile import CHUNK
 from ..state import ExactMPS
@@ -35,13 +36,13 @@ class ConnectedWork(eqx.Module):
     """
 
     items: WorkItems
-    place: Int[Array, "n groups rows chunks 2"]
-    chunk: Int[Array, "n chunks"]
-    cos: Float[Array, "n chunks chunk"]
-    sin: Float[Array, "n chunks chunk"]
-    frequency: Float[Array, "n chunks chunk"]
-    first: Float[Array, " n"]
-    last: Float[Array, " n"]
+    place: Int[AnyArray, "n groups rows chunks 2"]
+    chunk: Int[AnyArray, "n chunks"]
+    cos: Float[AnyArray, "n chunks chunk"]
+    sin: Float[AnyArray, "n chunks chunk"]
+    frequency: Float[AnyArray, "n chunks chunk"]
+    first: Float[AnyArray, " n"]
+    last: Float[AnyArray, " n"]
 
 
 def plan_connected(
@@ -78,7 +79,7 @@ def plan_connected(
     by_example = np.zeros((len(examples), most_chunks, CHUNK), dtype)
     by_example[position, chunk] = frequency
     kept = wanted[position]
-    group, row, kept = (
+    of_group, row, kept = (
         part.ravel()
         for part in np.meshgrid(
             np.arange(len(lists)), np.arange(doubled), np.flatnonzero(kept), indexing="ij"
@@ -87,7 +88,7 @@ def plan_connected(
     items, index = pack_items(
         lists,
         offsets,
-        group,
+        of_group,
         position[kept],
         frequency[kept],
         row,
@@ -96,7 +97,7 @@ def plan_connected(
         dtype=dtype,
     )
     place = np.zeros((len(examples), len(lists), doubled, most_chunks, 2), np.int32)
-    place[position[kept], group, row, chunk[kept]] = np.stack([index.block, index.slot], axis=1)
+    place[position[kept], of_group, row, chunk[kept]] = np.stack([index.block, index.slot], axis=1)
     return ConnectedWork(
         items,
         place,

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._types import Angles
+from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..hamiltonian import LossHamiltonian, Softmax, SquaredError
 from ..state import exact_mps
@@ -79,9 +79,9 @@ class Cumulant:
 class CumulantBatch(Batch):
     """One batch of examples."""
 
-    weights: Float[Array, " n"]
-    x: Float[Array, "n fan_in"]
-    y: Int[Array, " n"]
+    weights: Float[AnyArray, " n"]
+    x: Float[AnyArray, "n fan_in"]
+    y: Int[AnyArray, " n"]
 
 
 class CumulantEnergy(PreparedEnergy):

@@ -6,12 +6,11 @@ import dataclasses
 import functools
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Angles
+from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..hamiltonian import LossHamiltonian, SquaredError
 from ..hamiltonian.compile import CHUNK
@@ -19,7 +18,7 @@ from ..state import ExactMPS, exact_mps
 from .base import Batch, PreparedEnergy
 from .chain import WorkItems, sweep, window_maps
 from .connected import ConnectedWork, connected_sums, plan_connected
-from .linear import LinearOutputs, linear_outputs, mean_outputs
+from .linear import linear_outputs, mean_outputs
 from .plan import Layout, frequency_chunks, pack_items, separated, window_list
 from .tables import Tables, build_tables
 
@@ -59,21 +58,21 @@ class SeparatedWork(eqx.Module):
     """
 
     items: WorkItems
-    place: Int[Array, "n groups chunks 2"]
-    chunk: Int[Array, "n chunks"]
-    cos: Float[Array, "n chunks chunk"]
-    sin: Float[Array, "n chunks chunk"]
-    end: Int[Array, "n groups width"]
+    place: Int[AnyArray, "n groups chunks 2"]
+    chunk: Int[AnyArray, "n chunks"]
+    cos: Float[AnyArray, "n chunks chunk"]
+    sin: Float[AnyArray, "n chunks chunk"]
+    end: Int[AnyArray, "n groups width"]
 
 
 class ExactBatch(Batch):
     """One batch of examples, planned on the host."""
 
-    weights: Float[Array, " n"]
-    x: Float[Array, "n fan_in"]
-    y: Int[Array, " n"]
-    shift: Float[Array, " n"]
-    separated: Bool[Array, " n"]
+    weights: Float[AnyArray, " n"]
+    x: Float[AnyArray, "n fan_in"]
+    y: Int[AnyArray, " n"]
+    shift: Float[AnyArray, " n"]
+    separated: Bool[AnyArray, " n"]
     work: SeparatedWork
     connected: ConnectedWork | None
 
@@ -81,9 +80,9 @@ class ExactBatch(Batch):
 class QuadraticBatch(Batch):
     """One batch of examples of a loss that is a quadratic form."""
 
-    weights: Float[Array, " n"]
-    x: Float[Array, "n fan_in"]
-    targets: Float[Array, "n outputs"]
+    weights: Float[AnyArray, " n"]
+    x: Float[AnyArray, "n fan_in"]
+    targets: Float[AnyArray, "n outputs"]
 
 
 class QuadraticEnergy(PreparedEnergy):
@@ -244,6 +243,7 @@ class ExactEnergy(PreparedEnergy):
         if batch.connected is not None:
             entangled = connected_sums(self.tables, self.layout, mps, batch.connected)
             joint = jnp.where(batch.separated[:, None], joint, entangled)
+        assert self.tables.constants is not None
         log_sum = (self.tables.constants - self.tables.weights * joint).sum(1) + batch.shift
         mean = mean_outputs(self.outputs, mps, batch.x)
         return log_sum - jnp.take_along_axis(mean, batch.y[:, None], axis=1)[:, 0]

@@ -96,7 +96,7 @@ def separated(
         first[:, group.blocks] = start[:, None] + base
         last[:, group.blocks] = stop[:, None] + base
     gap = first[:, 1:] - np.maximum.accumulate(last, axis=1)[:, :-1]
-    return (gap > 2 * reach).all(1)
+    return np.all(gap > 2 * reach, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

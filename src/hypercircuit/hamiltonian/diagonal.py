@@ -94,7 +94,8 @@ def _one_output(hamiltonian: LossHamiltonian) -> np.ndarray:
 
 def _softmax(hamiltonian: LossHamiltonian) -> np.ndarray:
     spectrum = hamiltonian.spectrum
-    assert spectrum is not None and spectrum.integral is not None
+    assert spectrum is not None
+    assert spectrum.integral is not None
     integral = spectrum.integral
     register = hamiltonian.network.register
     size, n_outputs = 2**register.fan_in, register.n_outputs

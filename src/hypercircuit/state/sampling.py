@@ -6,6 +6,8 @@ is divided by its probability at every cell, so nothing under- or overflows at a
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ def sample(
         raise ValueError(f"n_samples must be at least 1, got {n_samples}")
     n_cells = mps.maps.shape[0]
 
-    def draw(carry, cell):
+    def draw(carry: tuple, cell: tuple) -> tuple[Any, Any]:
         vectors, log_probabilities = carry
         maps, right, index = cell
         weights = jnp.maximum(jnp.einsum("mx,sxy,y->ms", vectors, maps, right), 0)
@@ -59,7 +61,7 @@ def log_probability(
     padded = jnp.pad(bits, ((0, 0), (0, mps.n_qubits % 2))).astype(jnp.int32)
     chosen = 2 * padded[:, 0::2] + padded[:, 1::2]
 
-    def follow(carry, cell):
+    def follow(carry: tuple, cell: tuple) -> tuple[Any, Any]:
         vectors, log_probabilities = carry
         maps, right, chosen = cell
         weights = jnp.maximum(jnp.einsum("mx,sxy,y->ms", vectors, maps, right), 0)
@@ -86,7 +88,7 @@ def most_likely(
     if width < 1:
         raise ValueError(f"width must be at least 1, got {width}")
 
-    def extend(carry, cell):
+    def extend(carry: tuple, cell: tuple) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         vectors, log_probabilities = carry
         maps, right = cell
         weights = jnp.maximum(jnp.einsum("mx,sxy,y->ms", vectors, maps, right), 0)
@@ -104,7 +106,7 @@ def most_likely(
         extend, (vectors, log_probabilities), cells
     )
 
-    def trace_back(beam, step):
+    def trace_back(beam: jax.Array, step: tuple) -> tuple[jax.Array, jax.Array]:
         parent, chosen = step
         return parent[beam], chosen[beam]
 

@@ -74,7 +74,8 @@ def plot_training(
                 label=f"best network, {name}: {100 * value:.2f} %",
             )
     right.set(xlabel="step", ylabel="accuracy (%)", title="Accuracy")
-    right.legend(frameon=False, fontsize=8, loc="lower right")
+    if right.lines:
+        right.legend(frameon=False, fontsize=8, loc="lower right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)

@@ -186,6 +186,8 @@ class _Loop:
             "data": hamiltonian.data.fingerprint,
             "batch_size": self.batch_size,
             "depth": circuit.depth,
+            "loss": hamiltonian.loss.name,
+            "network": repr(hamiltonian.network),
         }
         self.check = None
         n_check = min(schedule.check_examples, hamiltonian.n_examples)
@@ -198,12 +200,17 @@ class _Loop:
             ]
             self.check = [(each.value_function(), each.batch(rows)) for each in prepared]
 
-    def _update(self, state: _State, batch: Batch) -> tuple[_State, jax.Array, jax.Array]:
+    def _update(
+        self, state: _State, batch: Batch
+    ) -> tuple[_State, jax.Array, jax.Array, jax.Array]:
+        """The next state, the energy and gradient norm before it, and whether all are finite."""
         value, gradient = jax.value_and_grad(self.energy)(state.params, batch)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         state = dataclasses.replace(state, params=params, optimiser=optimiser)
-        return state, value, optax.global_norm(gradient)
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(params).all()
+        return state, value, norm, finite
 
     def _batch(self, step: int) -> Batch:
         rows = example_order(self.hamiltonian.n_examples, self.batch_size, self.seed, step)
@@ -247,14 +254,17 @@ class _Loop:
         status, message, saved = "finished", "", step
         with StopSignals() as stop, progress.start(schedule.steps, initial=step) as display:
             while step < schedule.steps:
-                following, value, norm = compiled(state, self._batch(step))
+                following, value, norm, finite = compiled(state, self._batch(step))
                 value, norm = float(value), float(norm)
-                if not (math.isfinite(value) and math.isfinite(norm)):
+                if not finite:
                     status = "non-finite"
+                    what = f"the energy was {value} and its gradient norm {norm}"
+                    if math.isfinite(value) and math.isfinite(norm):
+                        what = "the update made the angles non-finite"
                     message = (
-                        f"the energy was {value} and its gradient norm {norm} at step {step + 1}; "
-                        "the angles before that step are kept. Lower optimiser.learning_rate, set "
-                        "optimiser.clip_norm, or use train.precision='float64'"
+                        f"{what} at step {step + 1}; the angles before that step are kept. In a "
+                        "new folder, lower optimiser.learning_rate, set optimiser.clip_norm, or "
+                        "use train.precision='float64'"
                     )
                     break
                 state, step = following, step + 1
