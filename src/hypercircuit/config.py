@@ -194,7 +194,7 @@ class DataConfig(_Section):
     Attributes:
         path: folder or file in IDX or npz form; "" is the embedded MNIST.
         classes: labels to keep, at least two; empty keeps all.
-        pixels: "scale" to [0, 1], "quantise" to `levels` values in [0, 1], or
+        pixels: "scale" integers to [0, 1], "quantise" to `levels` values in [0, 1], or
             "binarise" to 1 above `threshold` (of 0..255) and 0 elsewhere.
         levels: number of pixel values of "quantise", 2..256.
         threshold: of "binarise", 0..254.
@@ -202,9 +202,10 @@ class DataConfig(_Section):
         size: rows and columns of the image after "mean".
         rows: pixel rows kept by "pick", counted from 0.
         columns: pixel columns kept by "pick", counted from 0.
-        n_validation: examples taken out of the training examples for validation.
+        n_validation: examples taken out of the training examples for validation; 0 is
+            a twelfth of them, 5,000 of MNIST.
         split_seed: seed of that choice.
-        n_train: first examples of the training split to use; 0 is all.
+        n_train: first examples of the training split, after `classes`, to use; 0 is all.
     """
 
     section: ClassVar[str] = "data"

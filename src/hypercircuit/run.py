@@ -99,12 +99,17 @@ def build_problem(config: Config) -> Problem:
 
 
 def load_splits(config: Config) -> Splits:
-    """The configured data: embedded MNIST or files, then classes, size and pixel values."""
+    """The configured data: embedded MNIST or files, then classes, size and pixel values.
+
+    Inputs that a file holds as real numbers are features already and are not scaled.
+    """
     data = config.data
     if data.path:
         splits = load_files(data.path, n_validation=data.n_validation or None, seed=data.split_seed)
     else:
-        splits = load_mnist(n_validation=data.n_validation, seed=data.split_seed)
+        splits = load_mnist(n_validation=data.n_validation or 5000, seed=data.split_seed)
+    if data.classes:
+        splits = map_splits(splits, lambda dataset: select_classes(dataset, data.classes))
     if data.n_train:
         if data.n_train > len(splits.train):
             raise ConfigError(
@@ -118,15 +123,14 @@ def load_splits(config: Config) -> Splits:
 
 def _transform(config: Config, dataset: Dataset) -> Dataset:
     data = config.data
-    if data.classes:
-        dataset = select_classes(dataset, data.classes)
     if data.downsample == "pick":
         dataset = pick_pixels(dataset, data.rows, data.columns)
     if data.pixels == "binarise":
         if data.downsample == "mean":
             dataset = downsample_mean(dataset, data.size)
         return binarise(dataset, data.threshold)
-    dataset = scale_pixels(dataset)
+    if dataset.x.dtype == np.uint8:
+        dataset = scale_pixels(dataset)
     if data.downsample == "mean":
         dataset = downsample_mean(dataset, data.size)
     return quantise(dataset, data.levels) if data.pixels == "quantise" else dataset
@@ -141,7 +145,7 @@ def train_run(
     """
     folder = Path(folder)
     result_file = folder / "result.json"
-    _claim(folder, config)
+    _refuse_another(folder, config)
     if result_file.exists():
         report(f"{folder} holds a finished run; choose another --out to train again")
         return json.loads(result_file.read_text())
@@ -164,6 +168,9 @@ def train_run(
         problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
     )
     report(hamiltonian.describe())
+    # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_atomically(folder / "config.toml", config.to_toml())
     dtype = np.dtype(config.train.precision)
     circuit, settings = problem.circuit, config.train
     key = jax.random.key(settings.seed)
@@ -328,9 +335,10 @@ def sample_run(
     config = _run_config(folder, [])
     with np.load(_expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
-    mps = exact_mps(Brickwork(config.circuit.depth), jax.numpy.asarray(angles))
-    bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
-    return np.asarray(bits), np.asarray(log_probabilities)
+    with jax.enable_x64(angles.dtype == np.float64):
+        mps = exact_mps(Brickwork(config.circuit.depth), jax.numpy.asarray(angles))
+        bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
+        return np.asarray(bits), np.asarray(log_probabilities)
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -354,12 +362,10 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
 
 
-def _claim(folder: Path, config: Config) -> None:
-    """Write the configuration into a new folder, or check it against an old one's."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _refuse_another(folder: Path, config: Config) -> None:
+    """Compare the configuration with that of the run that the folder holds, if any."""
     file = folder / "config.toml"
     if not file.exists():
-        _write_atomically(file, config.to_toml())
         return
     old, new = load_config(file).to_dict(), config.to_dict()
     changed = [
