@@ -23,7 +23,7 @@ def plot_training(
     **Arguments:**
 
     - `unit`: the loss's unit, such as `nats`.
-    - `final`: result entries; `energy`, `best_loss` and `*_accuracy` are drawn where present.
+    - `final`: result entries; `energy` with `energy_examples`, and `*_accuracy`, are drawn where present.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -46,11 +46,16 @@ def plot_training(
         )
     if "energy" in final:
         left.axhline(
-            final["energy"], color=_EXACT, lw=1, ls="--", label="exact, all examples, final"
+            final["energy"],
+            color=_EXACT,
+            lw=1,
+            ls="--",
+            label=f"exact, final, {final['energy_examples']:.0f} examples",
         )
     left.set(xlabel="step", ylabel=f"energy ({unit} per example)", title="Energy")
     if len(energies) and energies.min() > 0:
         left.set_yscale("log")
+        left.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
         left.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.2g"))
         left.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     left.legend(frameon=False, fontsize=8)
