@@ -6,41 +6,42 @@ sum_k Re c_k exp(i nu_k z), and every exponential is a product over the N sites:
 
     E(theta) = Re sum_t c_t <psi(theta)| (x)_j diag(d_tj(0), d_tj(1)) |psi(theta)>
 
-``factors[t, j, bit]`` is d and ``coefficients[t]`` is c; every implementation gets these two
-arrays and the angles (depth, N, 2), in radians, and returns E and its gradient in the angles.
-The circuit is the brickwork: CX on one parity of neighbouring pairs, then Ry, then Rz.
+``factors[t, j, bit]`` is d and ``coefficients[t]`` is c. Every implementation gets the same terms
+and the angles (depth, N, 2), in radians, and returns E and its gradient in the angles. The circuit
+is the brickwork: CX on one parity of neighbouring pairs, then Ry, then Rz. The peers read the
+arrays, hypercircuit the frequencies and inputs that the arrays were made from.
 
 Each implementation runs in its own process, so that its compile time and peak memory are its
 own and a time limit can end it; what the limit ends is reported as a lower bound. To add an
 implementation, write a function with the signature ``Implementation`` and list it in
 ``IMPLEMENTATIONS``.
 
-Run it in an environment with the ``bench`` extra:
+Run it in an environment with the ``bench`` extra, then put the table into the README:
 
     python benchmarks/peers.py --n-qubits 16 32 --timeout 600 --output peers
+    python benchmarks/peers.py --table peers.json
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
-import resource
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import reporting
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+OURS = "hypercircuit"
+STEPS = 100
+"""Number of steps whose time, compiling included, the implementations are compared by."""
 LOGIT_SCALE = 0.3
 N_EXAMPLES = 20
 ZERO_FRACTION = 0.8
+INPUT_LEVELS = 256
+"""Inputs are multiples of 1/256, hence exact in float32, in which a data set stores them."""
 N_FREQUENCIES = 9
 EXACT_BOND = 4
 """Largest bond of the brickwork up to depth 4: two CX cross each cut."""
@@ -76,6 +77,8 @@ class Problem(NamedTuple):
         coefficients: complex, shape (n_terms,).
         examples: inputs in [0, 1], shape (n_examples, n_qubits - 1).
         labels: 0 or 1, shape (n_examples,).
+        frequencies: multiples of the second one, shape (n_frequencies,).
+        series: complex coefficients of log(1 + exp(-z)), shape (n_frequencies,).
         spectral_error: largest error of the expanded loss over the reachable logits, in nats.
     """
 
@@ -84,11 +87,13 @@ class Problem(NamedTuple):
     coefficients: np.ndarray
     examples: np.ndarray
     labels: np.ndarray
+    frequencies: np.ndarray
+    series: np.ndarray
     spectral_error: float
 
 
-Implementation = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Measurement]
-"""peer(angles, factors, coefficients, repeats) -> Measurement"""
+Implementation = Callable[[Problem, int], Measurement]
+"""implementation(problem, repeats) -> Measurement"""
 
 
 # ---------------------------------------------------------------- problem
@@ -122,7 +127,7 @@ def logistic_problem(n_qubits, depth, seed):
     """Make the loss of a random data set as product terms, and random angles."""
     rng = np.random.default_rng(seed)
     angles = rng.uniform(-np.pi, np.pi, size=(depth, n_qubits, 2))
-    examples = rng.uniform(size=(N_EXAMPLES, n_qubits - 1))
+    examples = rng.integers(1, INPUT_LEVELS + 1, size=(N_EXAMPLES, n_qubits - 1)) / INPUT_LEVELS
     examples[rng.uniform(size=examples.shape) < ZERO_FRACTION] = 0.0
     labels = rng.integers(0, 2, size=N_EXAMPLES)
 
@@ -134,19 +139,25 @@ def logistic_problem(n_qubits, depth, seed):
     factors = np.exp(1j * phases[..., None] * np.array([-1.0, 1.0]))
     coefficients = np.tile(series, N_EXAMPLES) / N_EXAMPLES
     return Problem(
-        angles, factors.reshape(-1, n_qubits, 2), coefficients, examples, labels, spectral_error
+        angles,
+        factors.reshape(-1, n_qubits, 2),
+        coefficients,
+        examples,
+        labels,
+        frequencies,
+        series,
+        spectral_error,
     )
 
 
 # ---------------------------------------------------------------- implementations
 
 
-def measure(energy, angles, factors, coefficients, repeats):
-    """Compile and time the value and gradient of a JAX function of the three arrays."""
+def measure(energy, arguments, repeats):
+    """Compile and time the value and gradient of a JAX function in its first argument."""
     import jax
-    import jax.numpy as jnp
 
-    arguments = tuple(jnp.asarray(array) for array in (angles, factors, coefficients))
+    arguments = jax.device_put(arguments)
     start = time.perf_counter()
     step = jax.jit(jax.value_and_grad(energy)).lower(*arguments).compile()
     compile_seconds = time.perf_counter() - start
@@ -177,6 +188,51 @@ def rotation_gates(angles):
     return jnp.stack([jnp.conj(phase), phase], -1)[..., None] * rotation
 
 
+def hypercircuit_exact(problem, repeats):
+    """hypercircuit's exact energy, with the problem's series in place of its own expansion.
+
+    Its frequencies come in chunks, so the series is filled up with zeros, which cost as much as
+    any other term. Planning the batch on the host counts as compiling.
+    """
+    import hypercircuit
+    from hypercircuit.hamiltonian.compile import CHUNK, Spectrum
+    from hypercircuit.hamiltonian.spectral import FourierSum
+
+    depth, n_qubits, _ = problem.angles.shape
+    network = hypercircuit.Network((hypercircuit.Dense(n_qubits - 1, 1),), logit_scale=LOGIT_SCALE)
+    data = hypercircuit.Dataset(
+        problem.examples.astype(np.float32),
+        problem.labels.astype(np.int32),
+        n_classes=2,
+        image_shape=None,
+        step=1 / INPUT_LEVELS,
+        name="peers",
+    )
+    start = time.perf_counter()
+    missing = -len(problem.series) % CHUNK
+    by_label = np.stack([problem.series.conj(), problem.series], axis=1)
+    table = FourierSum(
+        problem.frequencies[1], np.pad(by_label, ((0, missing), (0, 0))), problem.spectral_error
+    )
+    zeros = np.zeros(len(data))
+    spectrum = Spectrum((table,), np.zeros(len(data), int), zeros, zeros, "extension", None)
+    hamiltonian = hypercircuit.LossHamiltonian(
+        network, data, hypercircuit.Logistic(), spectrum, problem.spectral_error
+    )
+    energy = hypercircuit.Exact().prepare(
+        hamiltonian, hypercircuit.Brickwork(depth), batch_size=len(data), dtype=np.float64
+    )
+    batch = energy.batch(np.arange(len(data)))
+    planning_seconds = time.perf_counter() - start
+    measurement = measure(energy, (problem.angles, batch), repeats)
+    return measurement._replace(compile_seconds=planning_seconds + measurement.compile_seconds)
+
+
+def measure_peer(energy, problem, repeats):
+    """Measure an energy function of the angles, factors and coefficients."""
+    return measure(energy, (problem.angles, problem.factors, problem.coefficients), repeats)
+
+
 def _quimb_energy(make_state):
     """Return the energy function of a quimb MPS made from the angles by ``make_state``."""
     import jax
@@ -197,12 +253,12 @@ def _quimb_energy(make_state):
     return energy
 
 
-def quimb_circuit_mps(angles, factors, coefficients, repeats):
+def quimb_circuit_mps(problem, repeats):
     """quimb's ``CircuitMPS``: every CX is applied and split by an SVD, with the exact bond kept."""
     import jax.numpy as jnp
     import quimb.tensor as qtn
 
-    depth, n_qubits, _ = angles.shape
+    depth, n_qubits, _ = problem.angles.shape
 
     def make_state(angles):
         gates = rotation_gates(angles)
@@ -216,17 +272,17 @@ def quimb_circuit_mps(angles, factors, coefficients, repeats):
                 circuit.apply_gate_raw(gates[layer - 1, site], (site,))
         return circuit.psi
 
-    return measure(_quimb_energy(make_state), angles, factors, coefficients, repeats)
+    return measure_peer(_quimb_energy(make_state), problem, repeats)
 
 
-def quimb_split_gates(angles, factors, coefficients, repeats):
+def quimb_split_gates(problem, repeats):
     """quimb's ``Circuit`` with split CX gates, contracted site by site: an exact MPS, no SVD.
 
     CX is a constant, so its split into two factors of bond 2 is not differentiated.
     """
     import quimb.tensor as qtn
 
-    depth, n_qubits, _ = angles.shape
+    depth, n_qubits, _ = problem.angles.shape
 
     def make_state(angles):
         gates = rotation_gates(angles)
@@ -244,10 +300,10 @@ def quimb_split_gates(angles, factors, coefficients, repeats):
             qtn.MatrixProductState, L=n_qubits, cyclic=False, site_tag_id="I{}", site_ind_id="k{}"
         )
 
-    return measure(_quimb_energy(make_state), angles, factors, coefficients, repeats)
+    return measure_peer(_quimb_energy(make_state), problem, repeats)
 
 
-def tensorcircuit_mps(angles, factors, coefficients, repeats):
+def tensorcircuit_mps(problem, repeats):
     """TensorCircuit-NG's ``MPSCircuit`` with its jax backend, with the exact bond kept."""
     import jax
     import jax.numpy as jnp
@@ -255,7 +311,7 @@ def tensorcircuit_mps(angles, factors, coefficients, repeats):
 
     tensorcircuit.set_backend("jax")
     tensorcircuit.set_dtype("complex128")
-    depth, n_qubits, _ = angles.shape
+    depth, n_qubits, _ = problem.angles.shape
 
     def energy(angles, factors, coefficients):
         gates = rotation_gates(angles)
@@ -277,10 +333,11 @@ def tensorcircuit_mps(angles, factors, coefficients, repeats):
 
         return jnp.sum(coefficients * jax.vmap(term)(factors)).real
 
-    return measure(energy, angles, factors, coefficients, repeats)
+    return measure_peer(energy, problem, repeats)
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
+    OURS: hypercircuit_exact,
     "quimb-split-gates": quimb_split_gates,
     "quimb-circuit-mps": quimb_circuit_mps,
     "tensorcircuit-mps": tensorcircuit_mps,
@@ -292,7 +349,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 
 def load_oracles():
     """Import tests/oracles.py by its path; it does not import the package."""
-    path = REPOSITORY / "tests" / "oracles.py"
+    path = reporting.REPOSITORY / "tests" / "oracles.py"
     specification = importlib.util.spec_from_file_location("oracles", path)
     oracles = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(oracles)
@@ -341,8 +398,8 @@ def statevector_reference(problem):
 
 
 def agreement_reference(rows):
-    """Return the first finished row with a finite gradient in the form of a reference, or None."""
-    for row in rows:
+    """Return the first finished row with a finite gradient, a peer's if possible, or None."""
+    for row in sorted(rows, key=lambda row: row["name"] == OURS):
         if row["status"] == "ok":
             gradient = row["gradient"]
             return {
@@ -367,6 +424,27 @@ def add_errors(row, reference):
     return kept | {"gradient_error": float(np.abs(difference).max())}
 
 
+def total_seconds(row):
+    """Return the time of compiling and ``STEPS`` steps, a lower bound if the limit ended it."""
+    if "seconds_per_step" in row:
+        return row["compile_seconds"] + STEPS * row["seconds_per_step"]
+    return row.get("lower_bound_seconds")
+
+
+def add_ratios(rows):
+    """Return the rows of one size with their total time, and it as a multiple of ours."""
+    totals = {row["name"]: total_seconds(row) for row in rows}
+    ours = totals.get(OURS)
+    completed = []
+    for row in rows:
+        total = totals[row["name"]]
+        added = {} if total is None else {"total_seconds": total}
+        if total is not None and ours is not None:
+            added["ratio"] = total / ours
+        completed.append(row | added)
+    return completed
+
+
 # ---------------------------------------------------------------- processes
 
 
@@ -376,10 +454,7 @@ def run_worker(arguments):
 
     jax.config.update("jax_enable_x64", True)
     problem = logistic_problem(arguments.n_qubits[0], arguments.depth, arguments.seed)
-    implementation = IMPLEMENTATIONS[arguments.worker]
-    measurement = implementation(
-        problem.angles, problem.factors, problem.coefficients, arguments.repeats
-    )
+    measurement = IMPLEMENTATIONS[arguments.worker](problem, arguments.repeats)
     finite = bool(np.isfinite(measurement.gradient).all())
     row = {
         "status": "ok" if finite else "gradient is not finite",
@@ -387,84 +462,45 @@ def run_worker(arguments):
         "gradient": measurement.gradient.ravel().tolist(),
         "compile_seconds": measurement.compile_seconds,
         "seconds_per_step": measurement.seconds_per_step,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
     }
-    Path(arguments.result).write_text(json.dumps(row))
+    reporting.write_result(arguments.result, row)
 
 
 def run_implementation(name, n_qubits, arguments):
     """Measure one implementation in a new process that ends after ``arguments.timeout`` seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "row.json"
-        command = [sys.executable, str(Path(__file__).resolve())]
-        command += ["--worker", name, "--result", str(result), "--n-qubits", str(n_qubits)]
-        command += ["--depth", str(arguments.depth), "--seed", str(arguments.seed)]
-        command += ["--repeats", str(arguments.repeats)]
-        row = {"name": name, "n_qubits": n_qubits}
-        try:
-            completed = subprocess.run(
-                command, timeout=arguments.timeout, capture_output=True, text=True, check=False
-            )
-        except subprocess.TimeoutExpired:
-            limit = arguments.timeout
-            return row | {"status": f"did not finish in {limit:g} s", "lower_bound_seconds": limit}
-        if completed.returncode != 0:
-            lines = completed.stderr.strip().splitlines() or ["no message"]
-            return row | {"status": f"failed: {lines[-1]}"}
-        return row | json.loads(result.read_text())
+    command = ["--worker", name, "--n-qubits", str(n_qubits), "--depth", str(arguments.depth)]
+    command += ["--seed", str(arguments.seed), "--repeats", str(arguments.repeats)]
+    row = reporting.run_in_process(__file__, command, timeout=arguments.timeout)
+    return {"name": name, "n_qubits": n_qubits} | row
 
 
 # ---------------------------------------------------------------- report
 
 
-def commit():
-    """Return the commit of the repository, with ``-dirty`` for changed files."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    return completed.stdout.strip() or "no commit"
-
-
-def versions():
-    """Return the version of Python and of every installed package that takes part."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def format_entry(row, key, pattern, factor=1.0):
-    """Return ``row[key] * factor`` as text, or a dash where it is missing."""
-    return pattern.format(row[key] * factor) if key in row else "-"
-
-
 def to_markdown(report):
     """Return the report as a Markdown table with a line on each problem and on the machine."""
-    lines = [
-        "| qubits | implementation | compile (s) | step (ms) | peak memory (MiB) "
-        "| value error | gradient error | status |",
-        "|---|---|---|---|---|---|---|---|",
+    columns = [
+        reporting.Column("qubits", "n_qubits"),
+        reporting.Column("implementation", "name"),
+        reporting.Column("compile (s)", "compile_seconds", "{:.1f}"),
+        reporting.Column("step (ms)", "seconds_per_step", "{:.1f}", 1e3),
+        reporting.Column(f"compile + {STEPS} steps (s)", "total", "{}"),
+        reporting.Column("times ours", "times_ours", "{}"),
+        reporting.Column("peak memory (MiB)", "peak_memory_bytes", "{:.0f}", 2.0**-20),
+        reporting.Column("value error", "value_error", "{:.1e}"),
+        reporting.Column("gradient error", "gradient_error", "{:.1e}"),
+        reporting.Column("status", "status"),
     ]
+    shown = []
     for row in report["rows"]:
-        if "lower_bound_seconds" in row:
-            compiling = f"> {row['lower_bound_seconds']:g}"
-        else:
-            compiling = format_entry(row, "compile_seconds", "{:.1f}")
-        cells = [
-            str(row["n_qubits"]),
-            row["name"],
-            compiling,
-            format_entry(row, "seconds_per_step", "{:.1f}", 1e3),
-            format_entry(row, "peak_memory_bytes", "{:.0f}", 2.0**-20),
-            format_entry(row, "value_error", "{:.1e}"),
-            format_entry(row, "gradient_error", "{:.1e}"),
-            row["status"],
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines.append("")
+        bound = "> " if "lower_bound_seconds" in row else ""
+        texts = {}
+        if "total_seconds" in row:
+            texts["total"] = f"{bound}{row['total_seconds']:.1f}"
+        if "ratio" in row:
+            texts["times_ours"] = f"{bound}{row['ratio']:.1f}"
+        shown.append(row | texts)
+    lines = [reporting.to_markdown(columns, shown), ""]
     for problem in report["problems"]:
         lines.append(
             f"{problem['n_qubits']} qubits, depth {report['depth']}: {problem['n_terms']} product "
@@ -478,20 +514,19 @@ def to_markdown(report):
 
 def run_benchmark(arguments):
     """Measure every chosen implementation at every size and return the report as a dictionary."""
-    rows, problems = [], []
+    rows, problems, load_before = [], [], reporting.load()
     for n_qubits in arguments.n_qubits:
         problem = logistic_problem(n_qubits, arguments.depth, arguments.seed)
         size_rows = []
         for name in arguments.implementations:
             row = run_implementation(name, n_qubits, arguments)
             size_rows.append(row)
-            compiling = format_entry(row, "compile_seconds", ", compiled in {:.1f} s")
-            print(f"{n_qubits} qubits, {name}: {row['status']}{compiling}", file=sys.stderr)
+            print(f"{n_qubits} qubits, {name}: {row['status']}", file=sys.stderr)
         if n_qubits <= STATEVECTOR_LIMIT:
             reference = statevector_reference(problem)
         else:
             reference = agreement_reference(size_rows)
-        rows += [add_errors(row, reference) for row in size_rows]
+        rows += add_ratios([add_errors(row, reference) for row in size_rows])
         problems.append(
             {
                 "n_qubits": n_qubits,
@@ -504,9 +539,10 @@ def run_benchmark(arguments):
         )
     devices = sorted({row["device"] for row in rows if "device" in row})
     return {
-        "commit": commit(),
-        "versions": versions(),
-        "device": ", ".join([*devices, f"{os.cpu_count()} cores", platform.machine()]),
+        "commit": reporting.commit(),
+        "versions": reporting.versions(PACKAGES),
+        "device": ", ".join([*devices, reporting.machine()]),
+        "load_before": load_before,
         "depth": arguments.depth,
         "seed": arguments.seed,
         "repeats": arguments.repeats,
@@ -529,16 +565,22 @@ def parse_arguments():
         "--implementations", nargs="+", choices=IMPLEMENTATIONS, default=list(IMPLEMENTATIONS)
     )
     parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
+    parser.add_argument(
+        "--table", type=Path, metavar="REPORT.json", help="put its table into the README, no runs"
+    )
     parser.add_argument("--worker", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
     parser.add_argument("--result", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main():
-    """Run one worker, or the benchmark with its report."""
+    """Run one worker, or fill the README from a report, or run the benchmark."""
     arguments = parse_arguments()
     if arguments.worker:
         run_worker(arguments)
+        return
+    if arguments.table:
+        reporting.write_section("peers", to_markdown(json.loads(arguments.table.read_text())))
         return
     report = run_benchmark(arguments)
     table = to_markdown(report)

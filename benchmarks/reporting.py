@@ -44,7 +44,7 @@ class Column(NamedTuple):
         if self.key not in row:
             return DASH
         entry = row[self.key]
-        return self.pattern.format(entry if isinstance(entry, str) else entry * self.factor)
+        return self.pattern.format(entry if self.factor == 1.0 else entry * self.factor)
 
 
 def to_markdown(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -8,8 +8,8 @@ import dataclasses
 import functools
 
 import numpy as np
-import oracles
 
+import oracles
 from hypercircuit.bnn import Dense, Encoding, Network
 from hypercircuit.data import Dataset
 from hypercircuit.hamiltonian import LOSSES, Loss
@@ -93,9 +93,7 @@ class Problem:
             ordered, self.data.x, self.n_outputs, *self.encoding, self.scale, self.bias
         )
         columns = [
-            oracles.mean_loss(
-                ORACLE_NAMES[self.loss], logits[:, i : i + 1], self.data.y[i : i + 1]
-            )
+            oracles.mean_loss(ORACLE_NAMES[self.loss], logits[:, i : i + 1], self.data.y[i : i + 1])
             for i in range(self.n_examples)
         ]
         return np.stack(columns, axis=1)
@@ -112,7 +110,7 @@ PROBLEMS = {
     "softmax-reversed": Problem("softmax", 3, 2, interval=(-1.4, 1.6), order="class-reversed"),
     "softmax-quarters": Problem("softmax", 2, 4, step=0.25, encoding=(-3.0, 1.0)),
     "softmax-integers": Problem(
-        "softmax", 4, 2, step=1.0, interval=(-2.4, 3.4), bias=False, scale=0.3
+        "softmax", 4, 2, step=1.0, interval=(-3.4, 4.4), bias=False, scale=0.3
     ),
     "softmax-blank": Problem("softmax", 3, 3, bias=False, blank=2, encoding=(0.5, -1.0)),
     "softmax-one-site": Problem("softmax", 3, 1, bias=False, interval=(-1.0, 2.0), blank=4),

@@ -3,9 +3,9 @@
 import re
 
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 from hypercircuit.bnn import Dense, Encoding, Layer, Network, Register
 
 ORDERS = ("class", "class-reversed")
@@ -106,7 +106,9 @@ def test_role_refuses_sites_outside_the_chain(site: int):
         Register(2, 3).role(site)
 
 
-@pytest.mark.parametrize(("order", "near"), [("clas", "class"), ("class-reverse", "class-reversed")])
+@pytest.mark.parametrize(
+    ("order", "near"), [("clas", "class"), ("class-reverse", "class-reversed")]
+)
 def test_register_refuses_unknown_orders(order: str, near: str):
     with refuses(
         f"order must be one of class, class-reversed, got {order!r}; did you mean {near!r}?"
@@ -183,7 +185,10 @@ def test_order_changes_the_logits():
     ("arguments", "message"),
     [
         ({"layers": ()}, "exactly one Dense layer (a linear network), got 0"),
-        ({"layers": (Dense(4, 3), Dense(3, 2))}, "exactly one Dense layer (a linear network), got 2"),
+        (
+            {"layers": (Dense(4, 3), Dense(3, 2))},
+            "exactly one Dense layer (a linear network), got 2",
+        ),
         ({"logit_scale": 0.0}, "logit_scale must be a positive finite number, got 0.0"),
         ({"logit_scale": -0.3}, "logit_scale must be a positive finite number, got -0.3"),
         ({"logit_scale": float("nan")}, "logit_scale must be a positive finite number, got nan"),

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 from hypercircuit.circuit import Brickwork
 
 ROTATIONS = ("ry-rz", "ry")
@@ -83,9 +83,7 @@ def test_state_equals_the_oracle(depth: int, n_qubits: int, rotations: str):
     bond = 2**circuit.reach
     assert cells.shape == ((n_qubits + 1) // 2, bond, 2, 2, bond)
     assert np.iscomplexobj(cells) == (rotations == "ry-rz")
-    np.testing.assert_allclose(
-        contract(cells, n_qubits), oracle_state(params), rtol=0, atol=1e-14
-    )
+    np.testing.assert_allclose(contract(cells, n_qubits), oracle_state(params), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(

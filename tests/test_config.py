@@ -49,7 +49,7 @@ def refuses(message: str):
 def test_defaults_are_the_main_job():
     config = load_config()
     assert config == Config() == Config.from_dict({})
-    assert (config.circuit.depth, config.train.steps, config.loss.kind) == (4, 4000, "softmax")
+    assert (config.circuit.depth, config.train.steps, config.loss.kind) == (4, 1500, "softmax")
     assert config.network.encoding == (-1.0, 1.0)
     assert config.data.n_validation == 5000
 
@@ -57,7 +57,7 @@ def test_defaults_are_the_main_job():
 def test_layers_replace_each_other(experiment: Path):
     plain = load_config(experiment)
     assert plain.data.classes == (3, 8)
-    assert plain.train.steps == 4000
+    assert plain.train.steps == 1500
     assert type(plain.loss.tolerance) is float
     smoke = load_config(experiment, profile="smoke")
     assert (smoke.train.steps, smoke.train.batch_size, smoke.data.n_train) == (5, 7, 70)
@@ -138,7 +138,7 @@ def test_unknown_names():
         ("train", "steps", "many", "train.steps must be an integer, got 'many'; for example"),
         ("train", "steps", True, "train.steps must be an integer, got True; for example"),
         ("train", "steps", 1e4, "train.steps must be an integer, got 10000.0; write 10000"),
-        ("train", "steps", 0, "train.steps must be at least 1, got 0; the default is 4000"),
+        ("train", "steps", 0, "train.steps must be at least 1, got 0; the default is 1500"),
         ("train", "seed", 2**32, "train.seed must be at most 4294967295, got 4294967296"),
         ("train", "evaluate_every", 0, "at least 1, got 0; for the end only, set it to train"),
         ("train", "precision", "float-32", "got 'float-32'; did you mean 'float32'?"),

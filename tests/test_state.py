@@ -1,15 +1,16 @@
 """The exact MPS, its environments, moments and samples, against statevectors in plain NumPy."""
 
 import functools
+import itertools
 import re
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 from hypercircuit.circuit import Brickwork
 from hypercircuit.state import (
     Band,
@@ -43,9 +44,7 @@ LONG_TO_COMPILE = [
     pytest.param(*case, marks=pytest.mark.slow)
     for case in [(3, 9, "ry"), (5, 9, "ry-rz"), (6, 9, "ry-rz"), (7, 8, "ry"), (8, 9, "ry-rz")]
 ]
-every_case = pytest.mark.parametrize(
-    ("depth", "n_qubits", "rotations"), [*CASES, *LONG_TO_COMPILE]
-)
+every_case = pytest.mark.parametrize(("depth", "n_qubits", "rotations"), [*CASES, *LONG_TO_COMPILE])
 
 
 def refuses(message: str):
@@ -100,7 +99,7 @@ def test_tensors_are_an_mps(depth: int, n_qubits: int, rotations: str):
     assert len(tensors) == n_qubits
     assert [tensor.shape[1] for tensor in tensors] == [2] * n_qubits
     assert tensors[0].shape[0] == tensors[-1].shape[2] == 1
-    for left, right in zip(tensors, tensors[1:], strict=False):
+    for left, right in itertools.pairwise(tensors):
         assert left.shape[2] == right.shape[0] <= 2 * 2 ** ((depth - 1) // 2)
     contracted = np.ones((1, 1))
     for tensor in tensors:
@@ -241,9 +240,7 @@ def test_cumulants_to_fourth_order(depth: int, n_qubits: int, rotations: str):
                 continue
             repeated = [s for s, q in zip(sites, band.powers, strict=True) for _ in range(q)]
             expected[index] = _joint(probabilities, centred, repeated)
-            totals[len(repeated)] += (
-                band.multiplicity * values[index] * np.prod(weights[repeated])
-            )
+            totals[len(repeated)] += band.multiplicity * values[index] * np.prod(weights[repeated])
         np.testing.assert_allclose(values, expected, rtol=0, atol=1e-13, err_msg=str(band.powers))
     # Together they make the cumulants of any linear form of the bits.
     for order, total in totals.items():
@@ -338,7 +335,8 @@ def test_keys_decide_the_samples():
 
 
 @pytest.mark.parametrize(
-    ("depth", "n_qubits", "rotations"), [(1, 1, "ry"), (2, 7, "ry"), (3, 8, "ry-rz"), (4, 9, "ry-rz")]
+    ("depth", "n_qubits", "rotations"),
+    [(1, 1, "ry"), (2, 7, "ry"), (3, 8, "ry-rz"), (4, 9, "ry-rz")],
 )
 def test_log_probability(depth: int, n_qubits: int, rotations: str):
     mps, state = prepare(depth, n_qubits, rotations)

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ._files import write_atomically
 from .config import load_config
 from .run import evaluate_run, sample_run, train_run
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hypercircuit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("hypercircuit: interrupted; the same command continues", file=sys.stderr)
+        print("hypercircuit: interrupted; `train` continues with the same command", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -97,10 +97,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     bits, log_probabilities = sample_run(options.folder, options.n, seed=options.seed)
     path = Path(options.out) if options.out else Path(options.folder) / "samples.npz"
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, bits=bits, log_probability=log_probabilities)
-    os.replace(temporary, path)
+    write_atomically(
+        path,
+        lambda file: np.savez_compressed(file, bits=bits, log_probability=log_probabilities),
+    )
     print(
         f"{options.n} networks of {bits.shape[1]} bits, log-probabilities "
         f"{log_probabilities.min():.1f} to {log_probabilities.max():.1f} nats: {path}"

@@ -192,7 +192,10 @@ class DataConfig(_Section):
     """Where the examples come from and what is done to their pixels.
 
     Attributes:
-        path: folder or file in IDX or npz form; "" is the embedded MNIST.
+        path: folder or file in IDX or npz form; "" is the embedded MNIST. `load_config`
+            makes it absolute, so that a stored configuration holds in any folder.
+        n_classes: number of classes of the data of `path`, at least 2; 0 is one more than
+            its largest label.
         classes: labels to keep, at least two; empty keeps all.
         pixels: "scale" integers to [0, 1], "quantise" to `levels` values in [0, 1], or
             "binarise" to 1 above `threshold` (of 0..255) and 0 elsewhere.
@@ -210,6 +213,9 @@ class DataConfig(_Section):
 
     section: ClassVar[str] = "data"
     path: str = _setting("")
+    n_classes: int = _setting(
+        0, _Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 counts the labels of data.path")
+    )
     classes: tuple[int, ...] = _setting(
         (),
         _each_at_least(0),
@@ -223,7 +229,7 @@ class DataConfig(_Section):
     size: tuple[int, int] = _setting((_MNIST_SIDE, _MNIST_SIDE), _each_at_least(1))
     rows: tuple[int, ...] = _setting((), _each_at_least(0), _distinct)
     columns: tuple[int, ...] = _setting((), _each_at_least(0), _distinct)
-    n_validation: int = _setting(5000, _at_least(0))
+    n_validation: int = _setting(0, _at_least(0, "0 is a twelfth of the training examples"))
     split_seed: int = _setting(0, _at_least(0), _at_most(2**32 - 1))
     n_train: int = _setting(0, _at_least(0, "0 uses the whole training split"))
 
@@ -272,6 +278,7 @@ class CircuitConfig(_Section):
     Attributes:
         ansatz: "brickwork".
         depth: layers, at least 1; 1 is the product state.
+        rotations: "ry-rz" (published) or "ry", whose state and arithmetic are real.
         init: "near-uniform" (a Born distribution near the uniform one) or "uniform"
             (every angle uniform on the circle).
         init_scale: standard deviation of the "near-uniform" angles around their
@@ -281,6 +288,7 @@ class CircuitConfig(_Section):
     section: ClassVar[str] = "circuit"
     ansatz: str = _setting("brickwork", _one_of("brickwork"))
     depth: int = _setting(4, _at_least(1, "depth 1 is the product state"))
+    rotations: str = _setting("ry-rz", _one_of("ry-rz", "ry"))
     init: str = _setting("near-uniform", _one_of("near-uniform", "uniform"))
     init_scale: float = _setting(0.1, _at_least(0))
 
@@ -320,7 +328,7 @@ class OptimiserConfig(_Section):
 
     section: ClassVar[str] = "optimiser"
     name: str = _setting("adam")
-    learning_rate: float = _setting(0.05, _above(0))
+    learning_rate: float = _setting(0.1, _above(0))
     schedule: str = _setting("cosine")
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -341,11 +349,11 @@ class TrainConfig(_Section):
     """
 
     section: ClassVar[str] = "train"
-    steps: int = _setting(4000, _at_least(1))
+    steps: int = _setting(1500, _at_least(1))
     batch_size: int = _setting(100, _at_least(1))
     seed: int = _setting(0, _at_least(0), _at_most(2**32 - 1))
-    evaluate_every: int = _setting(500, _at_least(1, "for the end only, set it to train.steps"))
-    checkpoint_every: int = _setting(500, _at_least(1, "for the end only, set it to train.steps"))
+    evaluate_every: int = _setting(250, _at_least(1, "for the end only, set it to train.steps"))
+    checkpoint_every: int = _setting(250, _at_least(1, "for the end only, set it to train.steps"))
     precision: str = _setting("float32", _one_of("float32", "float64"))
 
 
@@ -438,7 +446,8 @@ def load_config(
         profile: name of a table [profiles.NAME] of the file, such as "smoke".
 
     Returns:
-        The resolved configuration.
+        The resolved configuration; a relative `data.path` is taken from the current
+        directory and made absolute.
 
     Raises:
         ConfigError: the file is missing or is not TOML; a section, key or profile is
@@ -464,7 +473,19 @@ def load_config(
             merged.setdefault(section, {}).update(values)
     for override in overrides:
         _apply_override(merged, override)
+    if merged.get("data", {}).get("path"):
+        merged["data"]["path"] = _absolute(merged["data"]["path"])
     return _build(merged)
+
+
+def _absolute(path: str) -> str:
+    """Return `path` from the root; a link that is its last part is kept for its name."""
+    relative = Path(path)
+    if relative.is_absolute():
+        return path
+    if relative.name in ("", ".."):
+        return str(relative.resolve())
+    return str(relative.parent.resolve() / relative.name)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -589,6 +610,16 @@ def _check_data(data: DataConfig) -> None:
             f"data.classes must be labels 0..9 of the embedded MNIST, got {list(data.classes)}; "
             "leave the others out, or set data.path"
         )
+    if embedded and data.n_classes:
+        raise ConfigError(
+            f"data.n_classes is used only with data.path, got data.n_classes={data.n_classes} and "
+            "data.path=''; leave data.n_classes at 0, or set data.path"
+        )
+    if data.n_classes and any(label >= data.n_classes for label in data.classes):
+        raise ConfigError(
+            f"data.classes must be labels less than data.n_classes={data.n_classes}, got "
+            f"{list(data.classes)}; leave the others out, or set a larger data.n_classes"
+        )
     if data.downsample == "pick" and not (data.rows and data.columns):
         raise ConfigError(
             "data.downsample='pick' needs data.rows and data.columns, got "
@@ -611,7 +642,7 @@ def _check_data(data: DataConfig) -> None:
 def _check_outputs(config: Config) -> None:
     """Compare outputs, classes and loss as far as the number of classes is known here."""
     data, outputs, kind = config.data, config.network.outputs, config.loss.kind
-    n_classes = len(data.classes) or (None if data.path else _MNIST_CLASSES)
+    n_classes = len(data.classes) or data.n_classes or (None if data.path else _MNIST_CLASSES)
     if outputs == 1 and n_classes not in (2, None):
         raise ConfigError(
             f"network.outputs=1 needs exactly two classes, got {n_classes}; set data.classes to "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
+from ._files import write_atomically, write_text
 from ._types import Angles
 from .bnn import Network
 from .circuit import Brickwork
@@ -19,7 +22,7 @@ from .data import Dataset, Splits
 from .energy import Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
 from .state import exact_mps, log_probability, marginals, most_likely, sample
-from .train import Progress
+from .train import Progress, StopSignals
 
 _NETWORKS_AT_ONCE = 16
 
@@ -141,20 +144,50 @@ def _evaluate(
 
 
 def full_energy(
-    prepared: PreparedEnergy, params: Angles, *, progress: Progress | None = None
-) -> float:
-    """The mean energy over all examples of the prepared loss, in one pass."""
+    prepared: PreparedEnergy,
+    params: Angles,
+    *,
+    progress: Progress | None = None,
+    save: str | os.PathLike[str] | None = None,
+    stop: StopSignals | None = None,
+) -> float | None:
+    """The mean energy over all examples of the prepared loss, in one pass.
+
+    **Arguments:**
+
+    - `save`: a file for the sums so far; a pass over the same angles goes on from it.
+    - `stop`: checked after every batch; once a signal came, the sums are saved and the result is
+      None.
+    """
     function = prepared.value_function()
-    rows = np.arange(prepared.hamiltonian.n_examples)
-    total = 0.0
-    n_batches = -(-len(rows) // prepared.batch_size)
-    with (progress or Progress(enabled=False)).start(n_batches) as display:
-        for count, (_, batch) in enumerate(prepared.batches(rows), start=1):
-            values = np.asarray(function(params, batch), np.float64)
-            weights = np.asarray(batch.weights, np.float64)
-            total += float((weights * values).sum())
-            display.update(count, energy=total * n_batches / count, gradient_norm=0.0)
-    return total
+    n_examples, size = prepared.hamiltonian.n_examples, prepared.batch_size
+    digest = hashlib.sha256(np.asarray(params).tobytes()).hexdigest()
+    total, done = _saved_sums(save, digest, n_examples)
+    n_batches = -(-n_examples // size)
+    with (progress or Progress(enabled=False)).start(n_batches, initial=done // size) as display:
+        while done < n_examples:
+            rows = np.arange(done, min(done + size, n_examples))
+            values = np.asarray(function(params, prepared.batch(rows)), np.float64)
+            total, done = total + float(values[: len(rows)].sum()), done + len(rows)
+            display.update(-(-done // size), energy=total / done)
+            stopped = stop is not None and stop.requested is not None
+            if save is not None and (stopped or done % (20 * size) == 0 or done == n_examples):
+                sums = {"angles": digest, "n_examples": n_examples, "done": done, "total": total}
+                write_text(save, json.dumps(sums))
+            if stopped and done < n_examples:
+                return None
+    return total / n_examples
+
+
+def _saved_sums(
+    path: str | os.PathLike[str] | None, digest: str, n_examples: int
+) -> tuple[float, int]:
+    if path is None or not Path(path).exists():
+        return 0.0, 0
+    sums = json.loads(Path(path).read_text())
+    if (sums["angles"], sums["n_examples"]) != (digest, n_examples):
+        return 0.0, 0
+    return sums["total"], sums["done"]
 
 
 def exact_energy(
@@ -164,15 +197,20 @@ def exact_energy(
     *,
     batch_size: int = 200,
     progress: Progress | None = None,
-) -> float:
-    """The energy with every product term of every example; its error is the spectral error."""
+    save: str | os.PathLike[str] | None = None,
+    stop: StopSignals | None = None,
+) -> float | None:
+    """The energy with every product term of every example; its error is the spectral error.
+
+    See `full_energy` for the arguments; None only if `stop` ended it.
+    """
     prepared = Exact().prepare(
         hamiltonian,
         circuit,
         batch_size=min(batch_size, hamiltonian.n_examples),
         dtype=np.dtype(params.dtype),
     )
-    return full_energy(prepared, params, progress=progress)
+    return full_energy(prepared, params, progress=progress, save=save, stop=stop)
 
 
 def save_network(
@@ -197,11 +235,7 @@ def save_network(
     }
     if layer.biases is not None:
         arrays["biases_0"] = layer.biases.astype(dtype)
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
+    write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
 def magnetisation_images(

@@ -25,6 +25,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ._files import write_atomically, write_text
+from ._precision import check_precision
 from .bnn import Dense, Encoding, Network
 from .circuit import Brickwork
 from .config import Config, ConfigError, load_config
@@ -52,7 +54,7 @@ from .energy import Cumulant, Exact
 from .hamiltonian import LOSSES, Loss, LossHamiltonian, compile_loss
 from .state import exact_mps, sample
 from .study import plot_training, plot_weights
-from .train import Progress, Schedule, make_optimiser, train
+from .train import Progress, Schedule, StopSignals, make_optimiser, train
 
 Report = Callable[[str], None]
 _PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quimb", "cotengra")
@@ -95,7 +97,7 @@ def build_problem(config: Config) -> Problem:
         raise ConfigError(
             f"network.outputs, loss.kind and data.classes do not fit: {error}"
         ) from error
-    return Problem(splits, network, loss, Brickwork(config.circuit.depth))
+    return Problem(splits, network, loss, Brickwork(config.circuit.depth, config.circuit.rotations))
 
 
 def load_splits(config: Config) -> Splits:
@@ -105,7 +107,12 @@ def load_splits(config: Config) -> Splits:
     """
     data = config.data
     if data.path:
-        splits = load_files(data.path, n_validation=data.n_validation or None, seed=data.split_seed)
+        splits = load_files(
+            data.path,
+            n_classes=data.n_classes or None,
+            n_validation=data.n_validation or None,
+            seed=data.split_seed,
+        )
     else:
         splits = load_mnist(n_validation=data.n_validation or 5000, seed=data.split_seed)
     if data.classes:
@@ -147,8 +154,10 @@ def train_run(
     result_file = folder / "result.json"
     _refuse_another(folder, config)
     if result_file.exists():
-        report(f"{folder} holds a finished run; choose another --out to train again")
-        return json.loads(result_file.read_text())
+        result = json.loads(result_file.read_text())
+        if result["status"] == "finished":
+            report(f"{folder} holds a finished run; choose another --out to train again")
+            return result
     optimiser = make_optimiser(
         config.optimiser.name,
         config.optimiser.learning_rate,
@@ -170,13 +179,12 @@ def train_run(
     report(hamiltonian.describe())
     # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
     folder.mkdir(parents=True, exist_ok=True)
-    _write_atomically(folder / "config.toml", config.to_toml())
-    dtype = np.dtype(config.train.precision)
+    write_text(folder / "config.toml", config.to_toml())
+    dtype = check_precision(np.dtype(config.train.precision))
     circuit, settings = problem.circuit, config.train
     key = jax.random.key(settings.seed)
-    start_key, sample_key = jax.random.split(key)
     params = circuit.init(
-        start_key,
+        key,
         hamiltonian.n_qubits,
         how=config.circuit.init,
         scale=config.circuit.init_scale,
@@ -185,8 +193,8 @@ def train_run(
     kind = Exact() if config.energy.kind == "exact" else Cumulant(config.energy.order)
     report(
         f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
-        f"{circuit.max_bond}, {params.size} angles; energy {kind.name}, {settings.steps} steps of "
-        f"{settings.batch_size} examples"
+        f"{circuit.max_bond}, {params.size} angles; energy {kind_name(config)}, "
+        f"{settings.steps} steps of {settings.batch_size} examples"
     )
     trained = train(
         hamiltonian,
@@ -207,7 +215,7 @@ def train_run(
         progress=Progress(),
     )
     trained.history.save(folder)
-    result: dict[str, Any] = {
+    result = {
         "status": trained.status,
         "message": trained.message,
         "n_qubits": hamiltonian.n_qubits,
@@ -220,16 +228,19 @@ def train_run(
         "spectral_error": hamiltonian.spectral_error,
         "seed": settings.seed,
     }
-    if trained.status != "finished":
-        report(trained.message)
-        return result
-    np.savez(folder / "angles.npz", angles=np.asarray(trained.params))
-    result |= _decode_run(config, problem, hamiltonian, trained, sample_key, folder, report)
-    result["total_seconds"] = time.perf_counter() - begun
     result["data_fingerprint"] = hamiltonian.data.fingerprint
     result["versions"] = versions()
+    if trained.status == "finished":
+        angles = np.asarray(trained.params)
+        write_atomically(folder / "angles.npz", lambda file: np.savez(file, angles=angles))
+        sample_key = jax.random.fold_in(key, 1)
+        result |= _decode_run(config, problem, hamiltonian, trained, sample_key, folder, report)
+    result["total_seconds"] = time.perf_counter() - begun
+    write_text(result_file, json.dumps(result, indent=2) + "\n")
+    if result["status"] != "finished":
+        report(result["message"])
+        return result
     _plot_run(problem, trained, result, folder)
-    _write_atomically(result_file, json.dumps(result, indent=2) + "\n")
     report(summary(result))
     report(f"results in {folder}")
     return result
@@ -268,13 +279,27 @@ def _decode_run(
         f"now the exact energy of {final.n_examples} examples"
     )
     begun = time.perf_counter()
-    energy = exact_energy(final, problem.circuit, trained.params, progress=Progress())
+    with StopSignals() as stop:
+        energy = exact_energy(
+            final,
+            problem.circuit,
+            trained.params,
+            progress=Progress(),
+            save=folder / "final_energy.json",
+            stop=stop,
+        )
+    if energy is None:
+        return {
+            "status": "interrupted",
+            "message": f"stopped by {stop.requested} during the final energy; the same command "
+            "goes on with it",
+        }
     last = {name: values[-1] for name, values in trained.history.evaluations.items()}
     return {
         "energy": energy,
         "energy_examples": final.n_examples,
         "energy_seconds": time.perf_counter() - begun,
-        "energy_kind": config.energy.kind,
+        "energy_kind": kind_name(config),
         "check_error": _number(last.get("check_error")),
         "check_error_max": _number(last.get("check_error_max")),
         "best_loss": decoded.best.train_loss,
@@ -336,9 +361,18 @@ def sample_run(
     with np.load(_expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
     with jax.enable_x64(angles.dtype == np.float64):
-        mps = exact_mps(Brickwork(config.circuit.depth), jax.numpy.asarray(angles))
+        mps = exact_mps(
+            Brickwork(config.circuit.depth, config.circuit.rotations), jax.numpy.asarray(angles)
+        )
         bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
         return np.asarray(bits), np.asarray(log_probabilities)
+
+
+def kind_name(config: Config) -> str:
+    """The energy that a configuration trains with; squared errors are exact with either kind."""
+    if config.energy.kind == "exact" or config.loss.kind == "squared":
+        return Exact().name
+    return Cumulant(config.energy.order).name
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -402,9 +436,3 @@ def _expect(file: Path) -> Path:
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -21,8 +21,10 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._precision import check_precision
 from .._types import Angles, CellTensors
 
 ROTATIONS = {"ry-rz": 2, "ry": 1}
@@ -82,7 +84,7 @@ class Brickwork(eqx.Module):
         *,
         how: str = "near-uniform",
         scale: float = 0.1,
-        dtype: jnp.dtype | type = jnp.float32,
+        dtype: np.dtype | type = np.float32,
     ) -> Angles:
         """Random start angles.
 
@@ -95,6 +97,7 @@ class Brickwork(eqx.Module):
         """
         if n_qubits < 1:
             raise ValueError(f"n_qubits must be at least 1, got {n_qubits}")
+        check_precision(dtype)
         shape = self.shape(n_qubits)
         if how == "uniform":
             return jax.random.uniform(key, shape, dtype, 0.0, 2 * jnp.pi)

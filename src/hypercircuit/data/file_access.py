@@ -3,10 +3,27 @@
 import gzip
 import zlib
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 
 class DataFileError(ValueError):
     """A data file is missing, damaged, or does not follow its format."""
+
+
+class FileArray(NamedTuple):
+    """Rows of an array in a file, and what error messages call them.
+
+    Attributes:
+        name: the path of the file, with the key of the array where there are several.
+        values: the rows.
+        first_row: position in the file of the first of them.
+    """
+
+    name: str
+    values: np.ndarray
+    first_row: int = 0
 
 
 def read_bytes(path: Path) -> bytes:

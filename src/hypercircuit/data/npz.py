@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from .file_access import DataFileError, read_bytes
+from .file_access import DataFileError, FileArray, read_bytes
 
 _UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -42,7 +42,7 @@ def read_npz(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
 
 def train_and_test_arrays(
     path: Path, arrays: Mapping[str, np.ndarray]
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+) -> tuple[tuple[FileArray, FileArray], tuple[FileArray, FileArray]]:
     """The (images, labels) pairs for training and test, by either set of keys.
 
     Keys x_train, y_train, x_test, y_test hold the four arrays. Keys x, y hold all rows,
@@ -51,8 +51,13 @@ def train_and_test_arrays(
     Raises:
         DataFileError: if keys are missing, lengths differ, or n_train is out of range.
     """
+
+    def rows(key: str, first: int = 0, last: int | None = None) -> FileArray:
+        values = arrays[key] if first == 0 and last is None else arrays[key][first:last]
+        return FileArray(f"{path}[{key}]", values, first)
+
     if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
-        return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+        return (rows("x_train"), rows("y_train")), (rows("x_test"), rows("y_test"))
     if not {"x", "y"} <= arrays.keys():
         raise DataFileError(
             f"{path} must hold the keys x, y or x_train, y_train, x_test, y_test, "
@@ -65,7 +70,7 @@ def train_and_test_arrays(
             f"{y.shape}; write rows of both in the same order"
         )
     n_train = _n_train(path, arrays.get("n_train"), len(x))
-    return (x[:n_train], y[:n_train]), (x[n_train:], y[n_train:])
+    return (rows("x", 0, n_train), rows("y", 0, n_train)), (rows("x", n_train), rows("y", n_train))
 
 
 def _n_train(path: Path, n_train: np.ndarray | None, n_examples: int) -> int:

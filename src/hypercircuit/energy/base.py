@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._precision import check_precision
 from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..hamiltonian import LossHamiltonian
@@ -38,15 +39,10 @@ class PreparedEnergy(abc.ABC):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
-            raise ValueError(
-                "float64 energies need jax.config.update('jax_enable_x64', True) before any array "
-                "is made; or use float32"
-            )
         self.hamiltonian = hamiltonian
         self.circuit = circuit
         self.batch_size = batch_size
-        self.dtype = dtype
+        self.dtype = check_precision(dtype)
 
     @abc.abstractmethod
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> Batch:

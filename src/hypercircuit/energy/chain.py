@@ -94,12 +94,16 @@ def window_maps(mps: ExactMPS, cells_per_window: int) -> WindowMaps:
     )
 
 
-@jax.custom_vjp
 def sweep(state: WindowMaps, items: WorkItems) -> Vectors:
     """Carry every item's vector through its windows.
 
     Returns the real and imaginary parts, each (blocks, items, outputs, doubled, frequencies).
     """
+    return _sweep(state, jax.tree.map(jnp.asarray, items))
+
+
+@jax.custom_vjp
+def _sweep(state: WindowMaps, items: WorkItems) -> Vectors:
     return _sweep_forward(state, items)[0]
 
 
@@ -274,4 +278,4 @@ def _sweep_backward(residuals: tuple, cotangents: Vectors) -> tuple:
     return lax.fori_loop(0, items.n_blocks, block_body, zero), None
 
 
-sweep.defvjp(_sweep_forward, _sweep_backward)
+_sweep.defvjp(_sweep_forward, _sweep_backward)

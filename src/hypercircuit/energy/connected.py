@@ -58,7 +58,7 @@ def plan_connected(
     dtype: np.dtype,
 ) -> ConnectedWork:
     """Lay out the `wanted` ones of `examples`; shapes depend on the arguments' sizes only."""
-    inputs = hamiltonian.block_inputs[examples]
+    inputs = hamiltonian.inputs(examples)
     lists, offsets = [], []
     for group in layout.groups:
         n_whole = (layout.fan_in - group.parity) // 2

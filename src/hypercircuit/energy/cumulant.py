@@ -104,7 +104,7 @@ class CumulantEnergy(PreparedEnergy):
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> CumulantBatch:
         examples, weights = self.filled(examples, weights)
-        x = self.hamiltonian.block_inputs[examples].astype(self.dtype, copy=False)
+        x = self.hamiltonian.inputs(examples).astype(self.dtype)
         return CumulantBatch(weights, x, self.hamiltonian.data.y[examples])
 
     def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
@@ -133,19 +133,23 @@ class CumulantEnergy(PreparedEnergy):
         """``E log sum_c exp(z_c)`` of independent logits by the Frullani integral.
 
         The integral is the same around any reference logit; around one close to the sum it needs
-        few steps. Its width follows the widest logit.
+        few steps. Its width follows the widest logit, and the reference is spread as wide, which
+        changes nothing in the integral either but leaves only smooth functions to sum up.
         """
         n_steps = self.settings.n_steps
         reference = jax.lax.stop_gradient(
             jax.nn.logsumexp(mean + jnp.minimum(deviation**2 / 2, 2 * deviation), axis=1)
         )
-        spread = _DEVIATIONS * jax.lax.stop_gradient(deviation.max(1))
+        widest = jax.lax.stop_gradient(deviation.max(1))
+        spread = _DEVIATIONS * widest
         first, last = -spread - _TAIL, spread + 3.0
         step = (last - first) / (n_steps - 1)
         nodes = first[:, None] + step[:, None] * jnp.arange(n_steps, dtype=mean.dtype)
         shifted = (logits - reference[:, None, None])[..., None] + nodes[:, None, None]
         factors = jnp.einsum("ncq,ncqu->ncu", density, _gumbel(shifted))
-        integrand = _gumbel(nodes) - jnp.prod(factors, axis=1)
+        around = _gumbel(nodes[:, None] + (widest[:, None] * self._nodes)[..., None])
+        compared = jnp.einsum("q,nqu->nu", self._weights, around)
+        integrand = compared - jnp.prod(factors, axis=1)
         return reference + step * integrand.sum(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ class QuadraticEnergy(PreparedEnergy):
         targets = loss.targets(
             self.hamiltonian.data.y[examples], self.hamiltonian.network.n_outputs
         )
-        x = self.hamiltonian.block_inputs[examples]
+        x = self.hamiltonian.inputs(examples)
         return QuadraticBatch(weights, x.astype(self.dtype), targets.astype(self.dtype))
 
     def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
@@ -130,13 +131,14 @@ class ExactEnergy(PreparedEnergy):
         self._capacity = int(counts[np.arange(batch_size) % len(counts)].sum())
         # Losses of one output need no more than that output's own distribution.
         self._independent = np.ones(hamiltonian.n_examples, bool)
-        if spectrum.integral is not None:
+        if spectrum.integral is not None and circuit.correlation_range > 0:
             self._independent = self._in_parts(lambda x: separated(self.layout, x, circuit.reach))
         self._n_windows = int(self._in_parts(self._list_lengths).max())
 
-    def _in_parts(self, function) -> np.ndarray:  # type: ignore[no-untyped-def]
-        inputs = self.hamiltonian.block_inputs
-        return np.concatenate([function(inputs[i : i + 4096]) for i in range(0, len(inputs), 4096)])
+    def _in_parts(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        rows = np.arange(self.hamiltonian.n_examples)
+        parts = np.array_split(rows, -(-len(rows) // 4096))
+        return np.concatenate([function(self.hamiltonian.inputs(part)) for part in parts])
 
     def _lists(self, inputs: np.ndarray) -> list:
         return [
@@ -155,8 +157,10 @@ class ExactEnergy(PreparedEnergy):
         examples, weights = self.filled(examples, weights)
         hamiltonian, spectrum = self.hamiltonian, self.hamiltonian.spectrum
         assert spectrum is not None
-        inputs = hamiltonian.block_inputs[examples]
-        independent = self._independent[examples]
+        inputs = hamiltonian.inputs(examples)
+        # Rows that only fill up the batch get no work.
+        wanted = weights > 0
+        independent = self._independent[examples] & wanted
         connected = None
         if not self._independent.all():
             connected = plan_connected(
@@ -164,8 +168,8 @@ class ExactEnergy(PreparedEnergy):
                 self.layout,
                 self.circuit.reach,
                 examples,
-                ~independent,
-                self._phases(examples),
+                wanted & ~independent,
+                self._phases(examples, inputs),
                 n_items=self._capacity,
                 doubled=self.doubled,
                 dtype=self.dtype,
@@ -186,12 +190,14 @@ class ExactEnergy(PreparedEnergy):
         bond = 2**self.circuit.reach
         return bond**2 if self.circuit.rotations == "ry-rz" else bond * (bond + 1) // 2
 
-    def _phases(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _phases(
+        self, examples: np.ndarray, inputs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per example: the chunks' numbers and the cosines and sines of all-zero bits' phases."""
         spectrum = self.hamiltonian.spectrum
         assert spectrum is not None
         position, chunk, frequency = frequency_chunks(self.hamiltonian, examples)
-        total = self.hamiltonian.block_inputs[examples].sum(1, dtype=np.float64)
+        total = inputs.sum(1)
         angle = (self.outputs.base * total - spectrum.origin[examples])[position, None] * frequency
         shape = (len(examples), self._most_chunks)
         number = np.full(shape, len(self.tables.real) - 1, np.int32)
@@ -229,14 +235,16 @@ class ExactEnergy(PreparedEnergy):
         return SeparatedWork(
             items,
             place,
-            *self._phases(examples),
+            *self._phases(examples, inputs),
             end[:, :, None].astype(np.int32) + np.stack(offsets).astype(np.int32),
         )
 
     def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, ExactBatch)
         mps = exact_mps(self.circuit, params)
-        sums = _separated_sums(self.tables, self.layout, mps, self.cells_per_window, batch.work)
+        sums = _separated_sums(
+            self.tables, self.layout, mps, self.cells_per_window, batch.work, batch.separated
+        )
         if self.tables.weights is None:
             return jnp.take_along_axis(sums[:, 0], batch.y[:, None], axis=1)[:, 0]
         joint = jnp.prod(sums, axis=1)
@@ -250,9 +258,14 @@ class ExactEnergy(PreparedEnergy):
 
 
 def _separated_sums(
-    tables: Tables, layout: Layout, mps: ExactMPS, cells_per_window: int, work: SeparatedWork
+    tables: Tables,
+    layout: Layout,
+    mps: ExactMPS,
+    cells_per_window: int,
+    work: SeparatedWork,
+    present: Bool[AnyArray, " n"],
 ) -> Float[Array, "n blocks targets"]:
-    """``E[f(z)]`` of every block and target function, each block by itself."""
+    """``E[f(z)]`` of every block and target function, each block by itself; 1 if not `present`."""
     state = window_maps(mps, cells_per_window)
     real, imag = sweep(state, work.items)
     at = work.place[..., 0], work.place[..., 1]
@@ -262,7 +275,7 @@ def _separated_sums(
     imag = jnp.einsum("ngqcxf,ngcx->ngcqf", imag[at], right)
     # Frequency zero is the total probability: dividing by it takes out the rounding error that
     # all frequencies share, which the softmax integral would add up over its whole plateau.
-    norm = real[:, :, :, :1, :1]
+    norm = jnp.where(present[:, None, None, None, None], real[:, :, :, :1, :1], 1)
     real, imag = real / norm, imag / norm
     cos, sin = work.cos[:, None, None], work.sin[:, None, None]
     turned_real, turned_imag = real * cos - imag * sin, real * sin + imag * cos
@@ -272,4 +285,4 @@ def _separated_sums(
     column = np.zeros(layout.n_blocks, int)
     for number, group in enumerate(layout.groups):
         column[group.blocks] = number * width + np.arange(len(group.blocks))
-    return sums[:, column]
+    return jnp.where(present[:, None, None], sums[:, column], 1)

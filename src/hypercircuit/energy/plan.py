@@ -85,8 +85,8 @@ def separated(
     Then the outputs are independent random variables and their blocks' expectations multiply.
     """
     n_examples = len(inputs)
-    first = np.full((n_examples, layout.n_blocks), np.iinfo(np.int64).max // 2)
-    last = np.full((n_examples, layout.n_blocks), -(np.iinfo(np.int64).max // 2))
+    first = np.full((n_examples, layout.n_blocks), 10**9)
+    last = np.full((n_examples, layout.n_blocks), -(10**9))
     for group in layout.groups:
         active = (layout.cell_inputs(inputs, group, group.n_cells) != 0).any(-1)
         found = active.any(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -23,6 +22,8 @@ from .spectral import (
 
 #: Frequencies come in groups of this size, so that work of different length can be batched.
 CHUNK = 32
+#: The least error that rounding lets a Fourier extension reach.
+MIN_TOLERANCE = 1e-10
 _LATTICE_TOLERANCE = 2e-10
 
 
@@ -99,13 +100,15 @@ class LossHamiltonian:
     def n_examples(self) -> int:
         return len(self.data)
 
-    @functools.cached_property
-    def block_inputs(self) -> Float[np.ndarray, "n_examples fan_in"]:
-        """The inputs in the order of the sites of a block; the bias's input is 1."""
-        x = self.data.x.astype(np.float32, copy=False)
+    def inputs(self, examples: Integer[np.ndarray, " n"]) -> Float[np.ndarray, "n fan_in"]:
+        """Some examples' inputs in the order of the sites of a block; the bias's input is 1.
+
+        In float64; inputs with a step are its exact multiples.
+        """
+        x = _exact_inputs(self.data, examples)
         if self.network.layers[0].bias:
-            x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
-        return np.ascontiguousarray(x[:, self.network.register.block_inputs])
+            x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        return x[:, self.network.register.block_inputs]
 
     def subset(self, examples: Integer[np.ndarray, " n"]) -> LossHamiltonian:
         """The mean loss of the examples with these row numbers, same expansion."""
@@ -173,7 +176,7 @@ def compile_loss(
     - `expansion`: `Lattice()` or `FourierExtension()`; left out, the lattice is used when the
       inputs have a step and it needs at most twice the frequencies.
 
-    **Raises:** `ValueError` if the parts do not fit, the tolerance is not in (0, 1), the lattice
+    **Raises:** `ValueError` if the parts do not fit, the tolerance is out of range, the lattice
     is asked for on inputs without a step, or the tolerance cannot be reached.
     """
     if data.n_inputs != network.n_inputs:
@@ -181,8 +184,11 @@ def compile_loss(
             f"the network has {network.n_inputs} inputs but the data {data.n_inputs}; "
             "build the network for the transformed data"
         )
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
+    if not MIN_TOLERANCE <= tolerance < 1:
+        raise ValueError(
+            f"tolerance must be at least {MIN_TOLERANCE} and below 1, got {tolerance}; for exact "
+            "sums quantise the inputs and use Lattice()"
+        )
     loss.check(network, data)
     if isinstance(loss, SquaredError):
         return LossHamiltonian(network, data, loss, None, 0.0)
@@ -197,7 +203,8 @@ def compile_loss(
     if isinstance(expansion, FourierExtension):
         lattice = None
     if lattice is not None and expansion is None:
-        extended = _n_terms_guess(ranges, loss, tolerance)
+        half = ranges.half + (0 if isinstance(loss, Softmax) else np.abs(ranges.middle))
+        extended = _n_terms_guess(half, loss, tolerance)
         if np.mean(_round_up((lattice + 1) // 2)) > 2 * extended:
             lattice = None
     if lattice is not None:
@@ -216,13 +223,26 @@ class _Ranges:
     lowest: Float[np.ndarray, " n_examples"]
 
 
+def _exact_inputs(data: Dataset, examples: np.ndarray) -> np.ndarray:
+    """Inputs in float64, free of the float32 rounding of multiples of a step."""
+    x = data.x[examples].astype(np.float64)
+    if data.step is None:
+        return x
+    per_unit = round(1 / data.step)
+    if abs(data.step * per_unit - 1) < 1e-6:
+        return np.rint(x * per_unit) / per_unit
+    return np.rint(x / data.step) * data.step
+
+
 def _reachable(network: Network, data: Dataset) -> _Ranges:
     encoding, bias = network.layers[0].encoding, float(network.layers[0].bias)
-    total = data.x.sum(1, dtype=np.float64) + bias
-    absolute = np.abs(data.x).sum(1, dtype=np.float64) + bias
+    rows = np.array_split(np.arange(len(data)), -(-len(data) // 4096))
+    sums = [(x.sum(1), np.abs(x).sum(1)) for x in (_exact_inputs(data, part) for part in rows)]
+    total = np.concatenate([each for each, _ in sums]) + bias
+    absolute = np.concatenate([each for _, each in sums]) + bias
     middle = network.logit_scale * encoding.middle * total
     half = network.logit_scale * abs(encoding.step) / 2 * absolute
-    return _Ranges(middle, np.maximum(half, 1e-6), middle - half)
+    return _Ranges(middle, half, middle - half)
 
 
 def _lattice(network: Network, data: Dataset, ranges: _Ranges) -> np.ndarray | None:
@@ -239,12 +259,12 @@ def _round_up(n_terms: np.ndarray) -> np.ndarray:
     return np.maximum(-(-n_terms // CHUNK) * CHUNK, CHUNK)
 
 
-def _n_terms_guess(ranges: _Ranges, loss: Loss, tolerance: float) -> float:
+def _n_terms_guess(half: float | np.ndarray, loss: Loss, tolerance: float) -> int:
     """About how many frequencies a Fourier extension needs, from the decay of the spectrum."""
     decay = math.pi / 2 if isinstance(loss, Softmax) else math.pi
     highest = math.log(10 / tolerance) / decay
-    reach = ranges.half if isinstance(loss, Softmax) else ranges.half + np.abs(ranges.middle)
-    return float(np.mean(_round_up(np.ceil((reach + 3) * highest / math.pi).astype(np.int64))))
+    n_terms = np.ceil((np.atleast_1d(half) + 3) * highest / math.pi).astype(np.int64)
+    return round(float(np.mean(_round_up(n_terms))))
 
 
 def _lattice_spectrum(
@@ -257,13 +277,14 @@ def _lattice_spectrum(
     integrand = _integrand(network, loss, ranges, _LATTICE_TOLERANCE)
     keys = np.stack([n_points, np.rint(starts / spacing * 2**20).astype(np.int64)], axis=1)
     _, first, table = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    n_terms = _round_up((n_points + 2) // 2)
     tables = tuple(
         lattice_sum(
             integrand,
             float(starts[i]),
             spacing,
             int(n_points[i]),
-            int(_round_up((n_points[i] + 2) // 2)),
+            int(n_terms[i]),
         )
         for i in first
     )
@@ -277,11 +298,13 @@ def _extension_spectrum(
 ) -> Spectrum:
     centred = isinstance(loss, Softmax)
     half = ranges.half if centred else ranges.half + np.abs(ranges.middle)
+    half = np.maximum(half, 1e-3)
     # A tenth of the tolerance for the softmax integral, the rest for the sums.
     integrand = _integrand(network, loss, ranges, 0.1 * tolerance)
     tables: list[FourierSum] = []
     limits: list[float] = []
     n_terms = CHUNK
+    most_terms = 4 * _n_terms_guess(float(half.max()), loss, tolerance)
     while not limits or limits[-1] < half.max():
         table, limit = _widest_table(
             integrand, n_terms, 0.9 * tolerance, float(half.max()), limits[-1] if limits else 0.0
@@ -290,9 +313,9 @@ def _extension_spectrum(
             tables.append(table)
             limits.append(limit)
         n_terms += CHUNK
-        if n_terms > 64 * CHUNK:
+        if n_terms > most_terms:
             raise ValueError(
-                f"tolerance {tolerance} needs more than {64 * CHUNK} frequencies for logits up to "
+                f"tolerance {tolerance} needs more than {most_terms} frequencies for logits up to "
                 f"{half.max():.3g}; raise the tolerance or lower logit_scale"
             )
     table_index = np.searchsorted(np.array(limits), half)
@@ -311,7 +334,7 @@ def _widest_table(
         # Each further group of frequencies widens the interval by about this much.
         step = 2 * CHUNK / 3 if low == narrowest else (high - low) / 2
         trial = min(low + step, high) if high == widest else (low + high) / 2
-        table = fourier_extension(integrand, trial, n_terms, cutoff=cutoff, certify=False)
+        table = fourier_extension(integrand, trial, n_terms, cutoff=cutoff)
         if table.error <= 0.7 * tolerance:
             low = trial
         else:
@@ -320,11 +343,11 @@ def _widest_table(
             break
     if low <= narrowest:
         return None, low
-    table = fourier_extension(integrand, low, n_terms, cutoff=cutoff)
+    table = fourier_extension(integrand, low, n_terms, cutoff=cutoff, slack=0.1 * tolerance)
     return (table, low) if table.error <= tolerance else (None, narrowest)
 
 
 def _integrand(network: Network, loss: Loss, ranges: _Ranges, tolerance: float) -> Integrand:
     if isinstance(loss, Softmax):
-        return FrullaniIntegrand(float(ranges.half.max()), network.n_outputs, tolerance)
+        return FrullaniIntegrand(max(float(ranges.half.max()), 1e-3), network.n_outputs, tolerance)
     return LogisticIntegrand()

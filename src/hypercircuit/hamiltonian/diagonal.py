@@ -44,7 +44,7 @@ def _weights(hamiltonian: LossHamiltonian, n_sites: int) -> np.ndarray:
 
 def _block_logits(hamiltonian: LossHamiltonian, part: slice) -> np.ndarray:
     """What a block's bits make of each example, (n_examples, 2^fan_in)."""
-    x = hamiltonian.block_inputs[part].astype(np.float64)
+    x = hamiltonian.inputs(np.arange(hamiltonian.n_examples)[part])
     return hamiltonian.network.logit_scale * x @ _weights(hamiltonian, x.shape[1]).T
 
 
@@ -79,7 +79,7 @@ def _one_output(hamiltonian: LossHamiltonian) -> np.ndarray:
     fan_in = hamiltonian.n_qubits
     scale = hamiltonian.network.logit_scale
     cut = fan_in // 2
-    x = hamiltonian.block_inputs.astype(np.float64)
+    x = hamiltonian.inputs(np.arange(hamiltonian.n_examples))
     left = scale * x[:, :cut] @ _weights(hamiltonian, cut).T - spectrum.origin[:, None]
     right = scale * x[:, cut:] @ _weights(hamiltonian, fan_in - cut).T
     total = np.zeros((left.shape[1], right.shape[1]))

@@ -20,12 +20,9 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Complex, Float
-
-Targets = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,17 +49,17 @@ class Integrand(abc.ABC):
         """The functions' values, (n, n_targets)."""
 
     @abc.abstractmethod
-    def loss_error(self, residual: np.ndarray) -> float:
-        """The loss's error from the functions' errors on a set of logits, (n, n_targets)."""
+    def combine(self, values: np.ndarray) -> np.ndarray:
+        """The sums over targets whose largest error enters the loss to first order."""
 
     @abc.abstractmethod
-    def combine(self, coefficients: np.ndarray) -> np.ndarray:
-        """The sums whose largest error `loss_error` finds, scaled to the loss's unit."""
+    def loss_error(self, combined: float, each: np.ndarray) -> float:
+        """The loss's error from the largest errors of the combined sums and of every target."""
 
     @property
     @abc.abstractmethod
-    def curvature(self) -> float:
-        """A bound on the second derivative in z of the combined exact functions."""
+    def curvatures(self) -> tuple[float, float]:
+        """Bounds on the second derivatives in z of the exact combined sums and targets."""
 
     @property
     @abc.abstractmethod
@@ -77,15 +74,15 @@ class LogisticIntegrand(Integrand):
     def targets(self, z: np.ndarray) -> np.ndarray:
         return np.stack([np.logaddexp(0, z), np.logaddexp(0, -z)], axis=1)
 
-    def loss_error(self, residual: np.ndarray) -> float:
-        return float(np.abs(residual).max())
+    def combine(self, values: np.ndarray) -> np.ndarray:
+        return values
 
-    def combine(self, coefficients: np.ndarray) -> np.ndarray:
-        return coefficients
+    def loss_error(self, combined: float, each: np.ndarray) -> float:
+        return combined
 
     @property
-    def curvature(self) -> float:
-        return 0.25
+    def curvatures(self) -> tuple[float, float]:
+        return 0.25, 0.25
 
     @property
     def quadrature_error(self) -> float:
@@ -137,19 +134,17 @@ class FrullaniIntegrand(Integrand):
     def targets(self, z: np.ndarray) -> np.ndarray:
         return _gumbel(z[:, None] + self.nodes)
 
-    def loss_error(self, residual: np.ndarray) -> float:
-        first = np.abs(self.step * np.cumsum(residual, axis=1)).max()
-        each = np.abs(residual).max(0)
-        higher = np.expm1(self.n_outputs * np.log1p(each)) - self.n_outputs * each
-        return float(self.n_outputs * first + self.step * np.maximum(higher, 0).sum())
+    def combine(self, values: np.ndarray) -> np.ndarray:
+        return self.n_outputs * self.step * np.cumsum(values, axis=1)
 
-    def combine(self, coefficients: np.ndarray) -> np.ndarray:
-        return self.n_outputs * self.step * np.cumsum(coefficients, axis=1)
+    def loss_error(self, combined: float, each: np.ndarray) -> float:
+        higher = np.expm1(self.n_outputs * np.log1p(each)) - self.n_outputs * each
+        return float(combined + self.step * np.maximum(higher, 0).sum())
 
     @property
-    def curvature(self) -> float:
+    def curvatures(self) -> tuple[float, float]:
         # |h sum g''(z + u)| is at most the variation of g' plus the quadrature's own error.
-        return 2.0 * self.n_outputs
+        return 2.0 * self.n_outputs, 1.0
 
     @property
     def quadrature_error(self) -> float:
@@ -157,7 +152,12 @@ class FrullaniIntegrand(Integrand):
 
 
 def fourier_extension(
-    integrand: Integrand, half_range: float, n_terms: int, *, cutoff: float, certify: bool = True
+    integrand: Integrand,
+    half_range: float,
+    n_terms: int,
+    *,
+    cutoff: float,
+    slack: float | None = None,
 ) -> FourierSum:
     """The least-squares sum on [-half_range, half_range] with the best of a few periods.
 
@@ -166,38 +166,37 @@ def fourier_extension(
     - `n_terms`: frequencies, the constant included; at least 2.
     - `cutoff`: singular values under this share of the largest are dropped; it keeps the
       coefficients small, and rounding errors with them.
-    - `certify`: evaluate the error on a fine grid and add what can hide between its points;
-      without it the error is an estimate good enough for a search.
+    - `slack`: how much may be added to the error for what hides between the points of the grid on
+      which it is measured; the grid is chosen fine enough. Left out, the error is an estimate
+      from a coarse grid, good enough for a search.
     """
     best: FourierSum | None = None
     z = half_range * np.sin(np.pi / 2 * np.linspace(0, 1, 4 * n_terms))
     values = integrand.targets(z), integrand.targets(-z)
     check = half_range * np.linspace(0, 1, 5 * n_terms + 3)
-    check_values = integrand.targets(check), integrand.targets(-check)
     for margin in (2.0, 3.0, 4.5, 8.0):
         spacing = math.pi / (half_range + min(margin, half_range))
         coefficients = _least_squares(z, *values, spacing, n_terms, cutoff)
-        error = _loss_error(integrand, coefficients, spacing, check, *check_values)
+        table = FourierSum(spacing, coefficients, math.inf)
+        error = integrand.loss_error(*_largest_errors(integrand, table, check))
         if best is None or error < best.error:
-            best = FourierSum(spacing, coefficients, error)
+            best = dataclasses.replace(table, error=error)
     assert best is not None
-    if not certify:
+    if slack is None:
         return best
-    curvature = _curvature(integrand, best, half_range)
-    gap = min(half_range / (20 * n_terms), math.sqrt(max(best.error, 1e-15) / curvature))
-    fine = half_range * np.linspace(0, 1, math.ceil(half_range / gap) + 1)
-    errors = [
-        _loss_error(
-            integrand,
-            best.coefficients,
-            best.spacing,
-            part,
-            integrand.targets(part),
-            integrand.targets(-part),
-        )
-        for part in np.array_split(fine, math.ceil(len(fine) / 4096))
-    ]
-    return dataclasses.replace(best, error=max(errors) + curvature * gap**2 / 8)
+    exact_combined, exact_each = integrand.curvatures
+    combined_curvature = (
+        _second_derivatives(integrand.combine(best.coefficients), best.spacing, half_range).max()
+        + exact_combined
+    )
+    each_curvature = _second_derivatives(best.coefficients, best.spacing, half_range) + exact_each
+    gap = min(half_range / (20 * n_terms), math.sqrt(8 * slack / combined_curvature))
+    grid = half_range * np.linspace(0, 1, math.ceil(half_range / gap) + 1)
+    combined, each = _largest_errors(integrand, best, grid)
+    error = integrand.loss_error(
+        combined + combined_curvature * gap**2 / 8, each + each_curvature * gap**2 / 8
+    )
+    return dataclasses.replace(best, error=error)
 
 
 def lattice_sum(
@@ -216,8 +215,9 @@ def lattice_sum(
     coefficients = np.fft.rfft(values, axis=0) / period
     coefficients[1:] *= 2
     table = FourierSum(2 * math.pi / (period * step), coefficients, 0.0)
-    residual = table(step * np.arange(n_points)) - values[:n_points]
-    return dataclasses.replace(table, error=integrand.loss_error(residual))
+    residual = np.abs(table(step * np.arange(n_points)) - values[:n_points])
+    combined = float(np.abs(integrand.combine(residual)).max())
+    return dataclasses.replace(table, error=integrand.loss_error(combined, residual.max(0)))
 
 
 def _gumbel(v: np.ndarray) -> np.ndarray:
@@ -229,33 +229,33 @@ def _evaluate(coefficients: np.ndarray, spacing: float, z: np.ndarray) -> np.nda
     return np.cos(phase) @ coefficients.real - np.sin(phase) @ coefficients.imag
 
 
-def _curvature(integrand: Integrand, table: FourierSum, half_range: float) -> float:
-    """A bound on the second derivative in z of the combined sums' error."""
-    frequencies = table.spacing * np.arange(len(table.coefficients))[:, None]
-    combined = integrand.combine(table.coefficients)
-    gap = half_range / (32 * len(frequencies))
-    second = frequencies**2 * combined
-    third = float((frequencies**3 * np.abs(combined)).sum(0).max())
+def _second_derivatives(coefficients: np.ndarray, spacing: float, half_range: float) -> np.ndarray:
+    """A bound on the second derivative in z of every column's sum over the whole range."""
+    frequencies = spacing * np.arange(len(coefficients))[:, None]
     grid = np.linspace(-half_range, half_range, 64 * len(frequencies) + 1)
-    largest = max(
-        float(np.abs(_evaluate(second, table.spacing, part)).max())
-        for part in np.array_split(grid, math.ceil(len(grid) / 4096))
-    )
-    return largest + gap / 2 * third + integrand.curvature
+    second = frequencies**2 * coefficients
+    third = (frequencies**3 * np.abs(coefficients)).sum(0)
+    parts = np.array_split(grid, math.ceil(len(grid) / 4096))
+    largest = np.max([np.abs(_evaluate(second, spacing, part)).max(0) for part in parts], axis=0)
+    return largest + third * half_range / (64 * len(frequencies))
 
 
-def _loss_error(
-    integrand: Integrand,
-    coefficients: np.ndarray,
-    spacing: float,
-    z: np.ndarray,
-    right: np.ndarray,
-    left: np.ndarray,
-) -> float:
-    """The loss's error at +-z, where the functions are `right` and `left`."""
-    phase = np.outer(z, spacing * np.arange(len(coefficients)))
-    even, odd = np.cos(phase) @ coefficients.real, np.sin(phase) @ coefficients.imag
-    return integrand.loss_error(np.concatenate([even - odd - right, even + odd - left]))
+def _largest_errors(
+    integrand: Integrand, table: FourierSum, z: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The largest errors at +-z of the combined sums and of every target."""
+    combined, each = 0.0, np.zeros(1)
+    for part in np.array_split(z, math.ceil(len(z) / 4096)):
+        phase = np.outer(part, table.spacing * np.arange(len(table.coefficients)))
+        even = np.cos(phase) @ table.coefficients.real
+        odd = np.sin(phase) @ table.coefficients.imag
+        for residual in (
+            even - odd - integrand.targets(part),
+            even + odd - integrand.targets(-part),
+        ):
+            combined = max(combined, float(np.abs(integrand.combine(residual)).max()))
+            each = np.maximum(each, np.abs(residual).max(0))
+    return combined, each
 
 
 def _least_squares(

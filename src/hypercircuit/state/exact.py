@@ -19,6 +19,8 @@ chain, depend on `reach` neighbouring cells only: they need no sweep over the ch
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -52,7 +54,8 @@ class ExactMPS(eqx.Module):
     def tensors(self) -> list[jax.Array]:
         """The state site by site as MPS tensors (left, phys, right), no SVD involved.
 
-        Inside a cell the bond index is (s1, right bond), so that the second tensor is a delta.
+        Inside a cell the bond index is (s1, right bond), so that the second tensor is a delta;
+        for odd depths that bond is up to twice the smallest possible.
         """
         n_cells, bond = self.cells.shape[:2]
         eye = jnp.eye(2 * bond, dtype=self.cells.dtype).reshape(2, bond, 2, bond)
@@ -69,6 +72,14 @@ class ExactMPS(eqx.Module):
         else:
             sites[-1] = sites[-1].sum(-1, keepdims=True)
         return sites
+
+    def to_quimb(self) -> Any:
+        """The state as quimb's `MatrixProductState`, sites in the same order."""
+        from quimb.tensor import MatrixProductState
+
+        arrays = [np.asarray(tensor) for tensor in self.tensors()]
+        arrays[0], arrays[-1] = arrays[0][0], arrays[-1][..., 0]
+        return MatrixProductState(arrays, shape="lpr")
 
     def to_statevector(self) -> jax.Array:
         """All 2^n_qubits amplitudes, site 0 most significant.

@@ -185,7 +185,7 @@ def _pairings(
         value = table[jnp.minimum(distance, reach)[..., None], jnp.maximum(site, 0)]
         return jnp.where((site >= 0) & (distance <= reach)[..., None], value, 0)
 
-    total = jnp.zeros(())
+    total = jnp.zeros((), variances.dtype)
     for a, b, c, d in ((0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 1, 2)):
         first = covariance(*sorted((labels[a], labels[b])))
         second = covariance(*sorted((labels[c], labels[d])))

@@ -17,6 +17,8 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt8
 from .exact import ExactMPS
 
 _FLOOR = 1e-30
+#: The log-probability of beams that do not exist yet; finite, so that sums stay defined.
+_IMPOSSIBLE = -1e30
 
 
 @eqx.filter_jit
@@ -43,7 +45,7 @@ def sample(
     start = _start(mps, n_samples)
     cells = (mps.maps, mps.right[1:], jnp.arange(n_cells))
     (_, log_probabilities), chosen = lax.scan(draw, start, cells)
-    return _to_bits(chosen.T, mps.n_qubits), log_probabilities
+    return _to_bits(chosen.T, mps.n_qubits), log_probabilities[:, 0]
 
 
 @eqx.filter_jit
@@ -69,7 +71,7 @@ def log_probability(
 
     start = _start(mps, bits.shape[0])
     (_, log_probabilities), _ = lax.scan(follow, start, (mps.maps, mps.right[1:], chosen.T))
-    return log_probabilities
+    return log_probabilities[:, 0]
 
 
 @eqx.filter_jit
@@ -93,14 +95,14 @@ def most_likely(
         maps, right = cell
         weights = jnp.maximum(jnp.einsum("mx,sxy,y->ms", vectors, maps, right), 0)
         totals = jnp.maximum(weights.sum(1, keepdims=True), _FLOOR)
-        scores = log_probabilities[:, None] + jnp.log(jnp.maximum(weights / totals, _FLOOR))
+        scores = log_probabilities[:, :1] + jnp.log(jnp.maximum(weights / totals, _FLOOR))
         _, best = lax.top_k(scores.reshape(-1), width)
         parent, chosen = best // 4, best % 4
         carry = _advance(vectors[parent], log_probabilities[parent], maps, weights[parent], chosen)
         return carry, (parent.astype(jnp.int32), chosen.astype(jnp.int32))
 
     vectors, log_probabilities = _start(mps, width)
-    log_probabilities = log_probabilities.at[1:].set(-jnp.inf)
+    log_probabilities = log_probabilities.at[1:, 0].set(_IMPOSSIBLE)
     cells = (mps.maps, mps.right[1:])
     (_, log_probabilities), (parents, chosen) = lax.scan(
         extend, (vectors, log_probabilities), cells
@@ -113,12 +115,12 @@ def most_likely(
     _, path = lax.scan(
         trace_back, jnp.arange(width, dtype=jnp.int32), (parents, chosen), reverse=True
     )
-    return _to_bits(path.T, mps.n_qubits), log_probabilities
+    return _to_bits(path.T, mps.n_qubits), log_probabilities[:, 0]
 
 
 def _start(mps: ExactMPS, n_samples: int) -> tuple[jax.Array, jax.Array]:
     vectors = jnp.broadcast_to(mps.left[0], (n_samples, mps.left.shape[1]))
-    return vectors, jnp.zeros(n_samples, vectors.dtype)
+    return vectors, jnp.zeros((n_samples, 2), vectors.dtype)
 
 
 def _advance(
@@ -134,7 +136,14 @@ def _advance(
     moved = jnp.einsum("mx,sxy->msy", vectors, maps)
     moved = jnp.take_along_axis(moved, chosen[:, None, None], axis=1)[:, 0]
     share = jnp.maximum(weight / total, _FLOOR)
-    return moved / jnp.maximum(weight, _FLOOR), log_probabilities + jnp.log(share[:, 0])
+    return moved / jnp.maximum(weight, _FLOOR), _add(log_probabilities, jnp.log(share[:, 0]))
+
+
+def _add(total: jax.Array, value: jax.Array) -> jax.Array:
+    """Kahan's compensated sum: columns total and compensation."""
+    corrected = value - total[:, 1]
+    summed = total[:, 0] + corrected
+    return jnp.stack([summed, (summed - total[:, 0]) - corrected], axis=1)
 
 
 def _to_bits(chosen: jax.Array, n_qubits: int) -> jax.Array:

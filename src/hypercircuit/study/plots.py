@@ -23,7 +23,8 @@ def plot_training(
     **Arguments:**
 
     - `unit`: the loss's unit, such as `nats`.
-    - `final`: result entries; `energy` with `energy_examples`, and `*_accuracy`, are drawn where present.
+    - `final`: result entries; `energy` with `energy_examples`, and `*_accuracy`, are drawn where
+      present.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

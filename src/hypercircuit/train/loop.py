@@ -7,7 +7,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -30,6 +30,7 @@ from .progress import Progress
 CHECKPOINTS = "checkpoints"
 
 
+@runtime_checkable
 class EnergyKind(Protocol):
     """A strategy that evaluates energies, such as `Exact()` or `Cumulant()`."""
 
@@ -59,9 +60,9 @@ class TrainResult:
     - `history`: energies, gradient norms and evaluations.
     - `best_bits`: the likeliest network of the evaluation with the lowest validation loss, or
       None before the first evaluation.
-    - `best_accuracy`: its accuracy on the validation examples; NaN without any.
-    - `seconds`, `compile_seconds`: wall time in the loop, resumed parts included, and the part of
-      this process's time that went into compilation.
+    - `best_accuracy`: that network's accuracy on the validation examples; NaN without any.
+    - `seconds`, `compile_seconds`: wall time in the loop, resumed parts included, and what this
+      process spent of it on compiling the step (evaluations compile at their first use).
     """
 
     params: Angles
@@ -83,10 +84,10 @@ class Schedule:
     every so many steps; `check_examples` for the comparison with the exact energy.
     """
 
-    steps: int = 4000
+    steps: int = 1500
     batch_size: int = 100
-    evaluate_every: int = 500
-    checkpoint_every: int = 500
+    evaluate_every: int = 250
+    checkpoint_every: int = 250
     check_examples: int = 100
 
     def __post_init__(self) -> None:
@@ -208,7 +209,7 @@ class _Loop:
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         state = dataclasses.replace(state, params=params, optimiser=optimiser)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(params).all()
         return state, value, norm, finite
 
@@ -249,11 +250,15 @@ class _Loop:
                 }
                 save_checkpoint(checkpoints, step, state, metadata)
 
-        compiled = jax.jit(self._update).lower(state, self._batch(step)).compile()
+        compiled = None
+        if step < schedule.steps:
+            compiled = jax.jit(self._update).lower(state, self._batch(step)).compile()
         compile_seconds = time.perf_counter() - begun
         status, message, saved = "finished", "", step
         with StopSignals() as stop, progress.start(schedule.steps, initial=step) as display:
-            while step < schedule.steps:
+            if self.validation is not None and bool(jnp.isfinite(state.best_loss)):
+                display.evaluated(validation_accuracy=float(state.best_accuracy))
+            while compiled is not None and step < schedule.steps:
                 following, value, norm, finite = compiled(state, self._batch(step))
                 value, norm = float(value), float(norm)
                 if not finite:

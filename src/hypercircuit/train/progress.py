@@ -34,7 +34,7 @@ class ProgressDisplay(ABC):
         self.close()
 
     @abstractmethod
-    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
         """Show that `step` steps of the whole run are done; energy in nats per example."""
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Progress:
 
 
 class _Nothing(ProgressDisplay):
-    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
         pass
 
     def evaluated(self, *, validation_accuracy: float) -> None:
@@ -102,7 +102,7 @@ class _Bar(ProgressDisplay):
             total=steps, initial=initial, file=sys.stderr, dynamic_ncols=True, unit="step"
         )
 
-    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
         self._bar.set_description_str(_summary(energy, gradient_norm, self._best), refresh=False)
         self._bar.update(step - self._bar.n)
 
@@ -126,7 +126,7 @@ class _Lines(ProgressDisplay):
         self._printed_at = -math.inf
         self._printed_step: int | None = None
 
-    def update(self, step: int, *, energy: float, gradient_norm: float) -> None:
+    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
         now = time.monotonic()
         self._step = step
         self._summary = _summary(energy, gradient_norm, self._best)
@@ -158,6 +158,8 @@ class _Lines(ProgressDisplay):
         return f"time left {tqdm.format_interval(seconds)}"
 
 
-def _summary(energy: float, gradient_norm: float, best_accuracy: float) -> str:
-    text = f"energy {energy:.4f} |grad| {gradient_norm:.1e}"
+def _summary(energy: float, gradient_norm: float | None, best_accuracy: float) -> str:
+    text = f"energy {energy:.4f}"
+    if gradient_norm is not None:
+        text += f" |grad| {gradient_norm:.1e}"
     return text if best_accuracy == -math.inf else f"{text} best val {best_accuracy:.2%}"
