@@ -120,9 +120,7 @@ def linear_network(n_inputs, n_outputs):
     """Return the linear network with biases of this size."""
     import hypercircuit
 
-    return hypercircuit.Network(
-        (hypercircuit.Dense(n_inputs, n_outputs),), logit_scale=LOGIT_SCALE
-    )
+    return hypercircuit.Network((hypercircuit.Dense(n_inputs, n_outputs),), logit_scale=LOGIT_SCALE)
 
 
 def softmax_hamiltonian(data, *, tolerance=TOLERANCE):
@@ -502,9 +500,7 @@ GROUPS = {
             Column("all samples (s)", "seconds", "{:.2f}"),
             _COMPILE,
             Column("mean log-probability (nats)", "mean_log_probability", "{:.1f}"),
-            Column(
-                "largest difference when recomputed (nats)", "log_probability_error", "{:.1e}"
-            ),
+            Column("largest difference when recomputed (nats)", "log_probability_error", "{:.1e}"),
             _MEMORY,
         ),
     ),
@@ -640,7 +636,9 @@ def parse_arguments():
         help=f"groups ({', '.join(GROUPS)}) or problems ({', '.join(PROBLEMS)})",
     )
     parser.add_argument("--repeats", type=int, default=7, help="timed calls after the warm-up")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="add the rows to FILE.json")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.json", help="add the rows to FILE.json"
+    )
     parser.add_argument(
         "--table", type=Path, metavar="FILE.json", help="put its tables into the README, no runs"
     )

@@ -217,6 +217,10 @@ def test_refuses_starts():
         Brickwork(2).init(jax.random.key(0), 0)
     with refuses("how must be one of near-uniform, uniform, got 'zeros'"):
         Brickwork(2).init(jax.random.key(0), 4, how="zeros")
+    with refuses("dtype must be float32 or float64, got float16"):
+        Brickwork(2).init(jax.random.key(0), 4, dtype=np.float16)
+    with jax.enable_x64(False), refuses("float64 needs jax.config.update('jax_enable_x64', True)"):
+        Brickwork(2).init(jax.random.key(0), 4, dtype=np.float64)
 
 
 @pytest.mark.parametrize(("depth", "rotations", "found"), [(3, "ry-rz", 2), (2, "ry", 2)])

@@ -156,9 +156,12 @@ def test_energy_that_is_not_finite_ends_with_one(config: str, tmp_path: Path, ca
     settings = ["optimiser.learning_rate=3e38", "optimiser.schedule=constant", "train.steps=50"]
     arguments = [each for setting in settings for each in ("--set", setting)]
     assert main(["train", config, *EXACT, *arguments, "--out", str(out)]) == 1
-    assert "Lower optimiser.learning_rate" in capsys.readouterr().out.replace("lower", "Lower")
-    assert not (out / "result.json").exists()
-    assert (out / "history.csv").exists()
+    said = capsys.readouterr().out
+    assert "lower optimiser.learning_rate" in said
+    result = json.loads((out / "result.json").read_text())
+    assert result["status"] == "non-finite"
+    assert result["message"] in said
+    assert len((out / "history.csv").read_text().splitlines()) == 1 + result["steps"]
 
 
 def test_embedded_job_needs_no_config(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
@@ -193,7 +196,7 @@ def test_terminated_command_resumes_to_the_same_result(config: str, tmp_path: Pa
     assert first.startswith("step 1/3000 energy"), first + rest
     assert process.returncode == INTERRUPTED, rest
     assert "stopped by SIGTERM after step" in said
-    assert not (out / "result.json").exists()
+    assert json.loads((out / "result.json").read_text())["status"] == "interrupted"
     assert len(list((out / "checkpoints").iterdir())) >= 1
 
     assert main([*command, "--out", str(out)]) == 0

@@ -51,7 +51,7 @@ def test_defaults_are_the_main_job():
     assert config == Config() == Config.from_dict({})
     assert (config.circuit.depth, config.train.steps, config.loss.kind) == (4, 1500, "softmax")
     assert config.network.encoding == (-1.0, 1.0)
-    assert config.data.n_validation == 5000
+    assert (config.data.path, config.data.n_classes, config.data.n_validation) == ("", 0, 0)
 
 
 def test_layers_replace_each_other(experiment: Path):
@@ -70,10 +70,10 @@ def test_layers_replace_each_other(experiment: Path):
     ("override", "section", "key", "value"),
     [
         ("data.path=/tmp/a#b c", "data", "path", "/tmp/a#b c"),
-        ("data.path=2024-01-31", "data", "path", "2024-01-31"),
+        ("data.path=2024-01-31", "data", "path", str(Path.cwd() / "2024-01-31")),
         ("data.path=", "data", "path", ""),
-        ('data.path="12"', "data", "path", "12"),
-        ("data.path=1\n[train]", "data", "path", "1\n[train]"),
+        ('data.path="12"', "data", "path", str(Path.cwd() / "12")),
+        ("data.path=1\n[train]", "data", "path", str(Path.cwd() / "1\n[train]")),
         ("data.classes=[4,7]", "data", "classes", (4, 7)),
         ("network.encoding=[0, 1]", "network", "encoding", (0.0, 1.0)),
         ("network.bias=false", "network", "bias", False),
@@ -88,6 +88,32 @@ def test_override_values(override: str, section: str, key: str, value: object):
     found = getattr(getattr(config, section), key)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_relative_data_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "5f3e").touch()
+    (work / "clothes.npz").symlink_to(tmp_path / "store" / "5f3e")
+    (work / "inner").symlink_to(tmp_path / "store")
+    monkeypatch.chdir(work)
+    root = tmp_path.resolve()
+    for given, expected in (
+        ("clothes.npz", root / "work" / "clothes.npz"),
+        ("../clothes.npz", root / "clothes.npz"),
+        ("inner/../clothes.npz", root / "clothes.npz"),
+        (".", root / "work"),
+        ("..", root),
+    ):
+        assert load_config(None, [f"data.path={given}"]).data.path == str(expected)
+    (tmp_path / "config.toml").write_text('[data]\npath = "clothes.npz"\n')
+    config = load_config(tmp_path / "config.toml")
+    assert config.data.path == str(root / "work" / "clothes.npz")
+    (tmp_path / "resolved.toml").write_text(config.to_toml())
+    monkeypatch.chdir(tmp_path)
+    assert load_config(tmp_path / "resolved.toml") == config
+    assert load_config(tmp_path / "resolved.toml", ["data.path="]).data.path == ""
 
 
 def test_override_of_one_option_keeps_the_others(experiment: Path):
@@ -155,6 +181,9 @@ def test_unknown_names():
             [7],
             "data.size must be a list of 2 integers, got [7]; for example data.size = [28, 28]",
         ),
+        ("data", "n_classes", 1, "data.n_classes must be 0 or at least 2, got 1; 0 counts the"),
+        ("data", "n_classes", -3, "data.n_classes must be 0 or at least 2, got -3"),
+        ("data", "n_validation", -1, "at least 0, got -1; 0 is a twelfth of the training"),
         ("data", "levels", 1, "data.levels must be at least 2, got 1; the default is 2"),
         ("network", "bias", 1, "network.bias must be true or false, got 1; for example"),
         ("network", "encoding", [1, 1], "network.encoding must be distinct values"),
@@ -209,6 +238,19 @@ def test_sections_check_themselves():
         (
             {"data": {"downsample": "mean", "size": [7, 29]}},
             "data.size must be at most [28, 28] for the embedded MNIST, got [7, 29]",
+        ),
+        (
+            {"data": {"n_classes": 12}},
+            "data.n_classes is used only with data.path, got data.n_classes=12 and data.path=''; "
+            "leave data.n_classes at 0, or set data.path",
+        ),
+        (
+            {"data": {"path": "x", "n_classes": 12, "classes": [3, 12]}},
+            "data.classes must be labels less than data.n_classes=12, got [3, 12]; leave the",
+        ),
+        (
+            {"data": {"path": "x", "n_classes": 12}, "network": {"outputs": 10}},
+            "network.outputs must be the number of classes, 12, got 10; set network.outputs=0",
         ),
         ({"data": {"levels": 4}}, "data.levels is used only with data.pixels='quantise', got"),
         ({"data": {"threshold": 4}}, "data.threshold is used only with data.pixels='binarise'"),

@@ -1,13 +1,16 @@
 """IDX and .npz files: round trips through an independent writer, and everything wrong."""
 
 import gzip
+import re
 import struct
 import zipfile
 
 import numpy as np
 import pytest
 
-from hypercircuit.data import DataFileError, load_files, read_idx
+from hypercircuit.config import load_config
+from hypercircuit.data import DataFileError, load_files, load_idx, read_idx
+from hypercircuit.run import load_splits
 
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
 
@@ -36,7 +39,7 @@ def parts():
     return {
         "train": (
             generator.integers(0, 256, (26, 3, 5), dtype=np.uint8),
-            np.array([3, 0, 0, 1, 0, 3, 0, 0, 1, 0, 0, 0, 3] * 2, dtype=np.uint8),
+            np.array([3, 0, 0, 1, 0, 3, 0, 0, 1, 0, 2, 0, 3] * 2, dtype=np.uint8),
         ),
         "t10k": (
             generator.integers(0, 256, (4, 3, 5), dtype=np.uint8),
@@ -83,6 +86,140 @@ def test_folder_round_trip(tmp_path, parts, mark, compress):
     assert_holds(splits, parts, 7, "clothes.v2")
     assert splits.train.image_shape == (3, 5)
     assert (splits.train.x.dtype, splits.train.step) == (np.uint8, 1.0)
+
+
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("mark", "compress"), [("-", False), (".", True)])
+def test_one_idx_file_stands_for_the_set(tmp_path, monkeypatch, parts, name, mark, compress):
+    folder = write_folder(tmp_path / "clothes", parts, mark=mark, compress=compress)
+    name = name.replace("-idx", f"{mark}idx") + (".gz" if compress else "")
+    assert_holds(load_files(folder / name, n_validation=7, seed=6), parts, 7, "clothes")
+    monkeypatch.chdir(folder)
+    assert_holds(load_files(name, n_validation=7, seed=6), parts, 7, "clothes")
+
+
+def test_the_named_spelling_is_taken_first(tmp_path, parts):
+    (x, y), test = parts["train"], parts["t10k"]
+    folder = write_folder(tmp_path / "clothes", {"train": (x[:20], y[:20]), "t10k": test})
+    for name in NAMES[:2]:
+        array = {"images": x, "labels": y}[name.split("-")[1]]
+        (folder / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array)))
+    named = load_files(folder / f"{NAMES[1]}.gz", n_validation=7, seed=6)
+    assert_holds(named, parts, 7, "clothes")
+    assert len(load_files(folder, n_validation=7).train) == 13
+
+
+def test_sibling_of_an_idx_file_is_missing(tmp_path, parts):
+    folder = write_folder(tmp_path / "clothes", parts)
+    (folder / NAMES[2]).unlink()
+    with pytest.raises(DataFileError, match="clothes must hold one of t10k-images-idx3-ubyte, "):
+        load_files(folder / NAMES[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["emnist-train-images-idx3-ubyte", "train-images-idx1-ubyte", "train-images-idx3-ubyte.zip"],
+)
+def test_idx_file_of_another_name(tmp_path, parts, name):
+    folder = write_folder(tmp_path / "clothes", parts)
+    (folder / NAMES[0]).rename(folder / name)
+    message = (
+        f"{name} must be a folder of IDX files, an .npz file or one of {', '.join(NAMES)} (or "
+        ".gz), found another kind or name of file; check the path, or read IDX files of other "
+        "names with load_idx"
+    )
+    with pytest.raises(DataFileError, match=re.escape(message)):
+        load_files(folder / name)
+
+
+def test_idx_files_of_any_names(tmp_path, parts):
+    folder = write_folder(tmp_path / "clothes", parts)
+    paths = []
+    for name, new in zip(NAMES, ("a.v2.gz", "b", "c.bin", "d.gz"), strict=True):
+        content = (folder / name).read_bytes()
+        paths.append(tmp_path / new)
+        paths[-1].write_bytes(gzip.compress(content) if new.endswith(".gz") else content)
+    splits = load_idx(*paths, n_validation=7, seed=6)
+    assert_holds(splits, parts, 7, "a.v2")
+    assert splits.train.image_shape == (3, 5)
+    default = load_idx(*map(str, paths), n_classes=9)
+    assert (len(default.validation), default.test.n_classes) == (2, 9)
+    with pytest.raises(DataFileError, match=r"d\.gz must hold one label an image, found 4 labels"):
+        load_idx(paths[0], paths[1], paths[0], paths[3])
+    with pytest.raises(DataFileError, match="absent must be a file, found none there"):
+        load_idx(*paths[:3], tmp_path / "absent")
+
+
+def test_labels_must_be_less_than_n_classes(tmp_path, parts):
+    folder = write_folder(tmp_path / "clothes", parts)
+    assert load_files(folder, n_classes=4).validation.n_classes == 4
+    assert load_files(folder, n_classes=300).train.n_classes == 300
+    message = (
+        "train-labels-idx1-ubyte must hold labels less than n_classes, 3, found 3 at row 0; "
+        "correct that label, or pass a larger n_classes"
+    )
+    with pytest.raises(DataFileError, match=message):
+        load_files(folder, n_classes=3)
+    with pytest.raises(ValueError, match="n_classes must be at least 2, got 1; leave it out to"):
+        load_files(folder, n_classes=1)
+
+
+def test_rows_are_counted_in_the_file(tmp_path, parts):
+    path = tmp_path / "clothes.npz"
+    x, y = (np.concatenate([parts["train"][k], parts["t10k"][k]]) for k in (0, 1))
+    y[28] = 200
+    np.savez(path, x=x, y=y, n_train=26)
+    with pytest.raises(DataFileError, match=r"clothes.npz\[y\] .* 4, found 200 at row 28; correct"):
+        load_files(path, n_classes=4)
+    with pytest.raises(
+        DataFileError, match=r"label, 200 at row 28 of .*clothes.npz\[y\], found no"
+    ):
+        load_files(path)
+
+
+@pytest.mark.parametrize(("part", "row"), [("train", 5), ("t10k", 2)])
+def test_a_gap_in_the_labels_is_refused(tmp_path, parts, part, row):
+    parts[part][1][row] = 200
+    folder = write_folder(tmp_path / "clothes", parts)
+    message = (
+        "train-labels-idx1-ubyte must hold every class up to the largest label, 200 at row "
+        f"{row} of .*{part}-labels-idx1-ubyte, found no example of class 4; correct that label, "
+        r"or pass n_classes \(data.n_classes in a configuration\)"
+    )
+    with pytest.raises(DataFileError, match=message):
+        load_files(folder)
+    assert load_files(folder, n_classes=201).train.n_classes == 201
+
+
+def test_a_class_without_examples_needs_n_classes(tmp_path, parts):
+    labels = parts["train"][1]
+    labels[labels == 2] = 0
+    folder = write_folder(tmp_path / "clothes", parts)
+    with pytest.raises(DataFileError, match="found no example of class 2; correct that label, or"):
+        load_files(folder)
+    assert load_files(folder, n_classes=5).train.n_classes == 5
+
+
+def test_configured_files(tmp_path, parts):
+    path = tmp_path / "clothes.npz"
+    (x_train, y_train), (x_test, y_test) = parts["train"], parts["t10k"]
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    small = load_splits(load_config(None, [f"data.path={path}"]))
+    assert (len(small.train), len(small.validation), small.train.n_classes) == (24, 2, 4)
+    overrides = [f"data.path={path}", "data.n_classes=6", "data.n_validation=7"]
+    chosen = load_splits(load_config(None, overrides))
+    assert (len(chosen.train), len(chosen.validation), chosen.train.n_classes) == (19, 7, 6)
+    overrides[1] = "data.n_classes=2"
+    with pytest.raises(DataFileError, match=r"npz\[y_train\] .* n_classes, 2, found 3 at row 0"):
+        load_splits(load_config(None, overrides))
 
 
 def test_default_validation_is_a_twelfth(tmp_path, parts):

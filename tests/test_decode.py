@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 import jax
@@ -21,9 +22,10 @@ from hypercircuit.decode import (
     save_network,
     score_network,
 )
-from hypercircuit.energy import Cumulant
+from hypercircuit.energy import Cumulant, Exact
 from hypercircuit.hamiltonian import compile_loss
 from hypercircuit.state import exact_mps, most_likely, sample
+from hypercircuit.train import StopSignals
 from problems import ORACLE_NAMES, Problem
 
 CIRCUIT = Brickwork(2)
@@ -242,3 +244,23 @@ def test_exact_energy_of_all_examples_is_that_of_the_statevector(batch_size: int
     state = oracles.brickwork_statevector(params)
     assert found == pytest.approx(oracles.energy(state, problem.diagonal), abs=1e-8)
     assert found == pytest.approx(oracles.energy(state, hamiltonian.diagonal()), abs=1e-9)
+
+
+def test_stopped_pass_over_the_examples_goes_on(tmp_path: Path):
+    problem = Problem("squared", 1, 6)
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object)
+    circuit = Brickwork(1)
+    prepared = Exact().prepare(hamiltonian, circuit, batch_size=2, dtype=np.float64)
+    params = circuit.init(jax.random.key(0), 7, how="uniform", dtype=jnp.float64)
+    path = tmp_path / "sums.json"
+    stop = StopSignals()
+    stop.requested = "SIGTERM"
+    for done in (2, 4, 6):
+        assert full_energy(prepared, params, save=path, stop=stop) is None
+        assert json.loads(path.read_text())["done"] == done
+    expected = full_energy(prepared, params)
+    assert full_energy(prepared, params, save=path, stop=stop) == expected
+    assert full_energy(prepared, params, save=path) == expected
+    # Sums of other angles count for nothing.
+    other = full_energy(prepared, params + 1)
+    assert full_energy(prepared, params + 1, save=path) == other != expected

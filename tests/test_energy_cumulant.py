@@ -318,6 +318,6 @@ def test_batches_of_wrong_size_are_refused():
 def test_double_precision_needs_jax_to_have_it():
     with (
         jax.enable_x64(False),
-        pytest.raises(ValueError, match="float64 energies need jax.config.update"),
+        pytest.raises(ValueError, match="float64 needs jax.config.update"),
     ):
         prepare(CASES["product"][1], 1, Cumulant())

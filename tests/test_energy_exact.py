@@ -62,7 +62,7 @@ def oracle_energy(params: np.ndarray, diagonal: np.ndarray) -> float:
 
 def regime(energy: PreparedEnergy) -> str:
     """Which of the two ways to evaluate a softmax the examples with any inputs take."""
-    rows = np.flatnonzero(energy.hamiltonian.block_inputs.any(1))
+    rows = np.flatnonzero(energy.hamiltonian.data.x.any(1))
     flags = np.concatenate([energy.batch(rows[i : i + 1]).separated[:1] for i in range(len(rows))])
     return "separated" if flags.all() else "mixed" if flags.any() else "connected"
 
@@ -239,7 +239,7 @@ def test_moments_of_the_outputs(depth: int, name: str):
     circuit = Brickwork(depth, "ry")
     params = start(circuit, hamiltonian.n_qubits)
     outputs = linear_outputs(hamiltonian)
-    x = jnp.asarray(hamiltonian.block_inputs, jnp.float64)
+    x = jnp.asarray(hamiltonian.inputs(np.arange(problem.n_examples)))
     moments = jax.jit(lambda p: outputs.cumulants(exact_mps(circuit, p), x, 4))(params)
     angles = np.zeros((*params.shape[:2], 2))
     angles[..., :1] = params
@@ -267,8 +267,10 @@ def test_refusals():
     for n in (0, 4):
         with refuses(f"a batch takes 1 to 3 examples, got {n}"):
             energy.batch(np.arange(n))
-    with jax.enable_x64(False), refuses("float64 energies need jax.config.update('jax_enable_x64'"):
+    with jax.enable_x64(False), refuses("float64 needs jax.config.update('jax_enable_x64', True)"):
         Exact().prepare(hamiltonian, circuit, batch_size=3, dtype=np.float64)
+    with refuses("dtype must be float32 or float64, got float16"):
+        Exact().prepare(hamiltonian, circuit, batch_size=3, dtype=np.float16)
 
 
 def test_windows_refuse_sizes():

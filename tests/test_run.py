@@ -35,6 +35,7 @@ FILES = {
     "checkpoints",
     "config.toml",
     "evaluations.csv",
+    "final_energy.json",
     "history.csv",
     "result.json",
     "training.png",
@@ -95,6 +96,7 @@ def test_folder_holds_the_documented_files(tiny: tuple):
     history = History.load(folder)
     assert len(history) == 20
     np.testing.assert_array_equal(history.evaluations["step"], [10, 20])
+    assert history.energy[-5:].mean() < history.energy[:5].mean() - 0.05
     names = [path.name for path in (folder / "checkpoints").iterdir()]
     assert sorted(names) == ["checkpoint-00000010.npz", "checkpoint-00000020.npz"]
 

@@ -107,6 +107,13 @@ def test_tensors_are_an_mps(depth: int, n_qubits: int, rotations: str):
     np.testing.assert_allclose(contracted[:, 0], state, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize(("depth", "n_qubits", "rotations"), [(2, 4, "ry-rz"), (4, 9, "ry-rz")])
+def test_quimb_holds_the_same_state(depth: int, n_qubits: int, rotations: str):
+    mps, state = prepare(depth, n_qubits, rotations)
+    dense = np.asarray(mps.to_quimb().to_dense()).reshape(-1)
+    np.testing.assert_allclose(dense, state, rtol=0, atol=1e-14)
+
+
 @every_case
 def test_environments_equal_sweeps(depth: int, n_qubits: int, rotations: str):
     mps, _ = prepare(depth, n_qubits, rotations)

@@ -10,6 +10,7 @@ from .data import (
     binarise as binarise,
     downsample_mean as downsample_mean,
     load_files as load_files,
+    load_idx as load_idx,
     load_mnist as load_mnist,
     map_splits as map_splits,
     pick_pixels as pick_pixels,
@@ -19,6 +20,7 @@ from .data import (
 )
 from .decode import (
     Decoded as Decoded,
+    Score as Score,
     decode as decode,
     exact_energy as exact_energy,
     save_network as save_network,
@@ -44,6 +46,7 @@ from .state import (
     sample as sample,
 )
 from .train import (
+    History as History,
     Progress as Progress,
     Schedule as Schedule,
     TrainResult as TrainResult,

@@ -235,12 +235,14 @@ def train_run(
         write_atomically(folder / "angles.npz", lambda file: np.savez(file, angles=angles))
         sample_key = jax.random.fold_in(key, 1)
         result |= _decode_run(config, problem, hamiltonian, trained, sample_key, folder, report)
+    if result["status"] == "finished":
+        _plot_run(problem, trained, result, folder)
     result["total_seconds"] = time.perf_counter() - begun
+    # Last, because a finished result ends the run.
     write_text(result_file, json.dumps(result, indent=2) + "\n")
     if result["status"] != "finished":
         report(result["message"])
         return result
-    _plot_run(problem, trained, result, folder)
     report(summary(result))
     report(f"results in {folder}")
     return result

@@ -18,6 +18,7 @@ from .spectral import (
     FourierSum as FourierSum,
     FrullaniIntegrand as FrullaniIntegrand,
     LogisticIntegrand as LogisticIntegrand,
+    fit_extension as fit_extension,
     fourier_extension as fourier_extension,
     lattice_sum as lattice_sum,
 )

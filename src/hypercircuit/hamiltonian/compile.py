@@ -16,6 +16,7 @@ from .spectral import (
     FrullaniIntegrand,
     Integrand,
     LogisticIntegrand,
+    fit_extension,
     fourier_extension,
     lattice_sum,
 )
@@ -334,7 +335,7 @@ def _widest_table(
         # Each further group of frequencies widens the interval by about this much.
         step = 2 * CHUNK / 3 if low == narrowest else (high - low) / 2
         trial = min(low + step, high) if high == widest else (low + high) / 2
-        table = fourier_extension(integrand, trial, n_terms, cutoff=cutoff)
+        table = fit_extension(integrand, trial, n_terms, cutoff=cutoff)
         if table.error <= 0.7 * tolerance:
             low = trial
         else:

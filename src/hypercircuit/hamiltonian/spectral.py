@@ -151,24 +151,19 @@ class FrullaniIntegrand(Integrand):
         return self.tolerance
 
 
-def fourier_extension(
-    integrand: Integrand,
-    half_range: float,
-    n_terms: int,
-    *,
-    cutoff: float,
-    slack: float | None = None,
+def fit_extension(
+    integrand: Integrand, half_range: float, n_terms: int, *, cutoff: float
 ) -> FourierSum:
     """The least-squares sum on [-half_range, half_range] with the best of a few periods.
+
+    Its error is measured on a coarse grid: an estimate, for a search; `fourier_extension`
+    certifies.
 
     **Arguments:**
 
     - `n_terms`: frequencies, the constant included; at least 2.
     - `cutoff`: singular values under this share of the largest are dropped; it keeps the
       coefficients small, and rounding errors with them.
-    - `slack`: how much may be added to the error for what hides between the points of the grid on
-      which it is measured; the grid is chosen fine enough. Left out, the error is an estimate
-      from a coarse grid, good enough for a search.
     """
     best: FourierSum | None = None
     z = half_range * np.sin(np.pi / 2 * np.linspace(0, 1, 4 * n_terms))
@@ -182,8 +177,27 @@ def fourier_extension(
         if best is None or error < best.error:
             best = dataclasses.replace(table, error=error)
     assert best is not None
+    return best
+
+
+def fourier_extension(
+    integrand: Integrand,
+    half_range: float,
+    n_terms: int,
+    *,
+    cutoff: float,
+    slack: float | None = None,
+) -> FourierSum:
+    """`fit_extension` with a certified error.
+
+    **Arguments:**
+
+    - `slack`: how much the certificate may add for what hides between the points of the grid on
+      which the error is measured; the grid is chosen fine enough. Left out, a tenth of the error.
+    """
+    best = fit_extension(integrand, half_range, n_terms, cutoff=cutoff)
     if slack is None:
-        return best
+        slack = max(0.1 * best.error, 1e-14)
     exact_combined, exact_each = integrand.curvatures
     combined_curvature = (
         _second_derivatives(integrand.combine(best.coefficients), best.spacing, half_range).max()

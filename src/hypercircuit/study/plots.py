@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.ticker
 import numpy as np
@@ -16,7 +17,7 @@ _ENERGY, _EXACT, _ACCURACY = "#1f5fa8", "#d1495b", "#2a7f62"
 
 
 def plot_training(
-    history: History, path: str | os.PathLike[str], *, unit: str, final: Mapping[str, float]
+    history: History, path: str | os.PathLike[str], *, unit: str, final: Mapping[str, Any]
 ) -> None:
     """Energy against step, the exact energy of the check examples, and accuracies.
 
