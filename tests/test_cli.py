@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compilation import equal_programs_compiled_once
 
 from hypercircuit.circuit import Brickwork
 from hypercircuit.cli import INTERRUPTED, main
@@ -57,6 +58,12 @@ EXACT = ["--set", "energy.kind=exact", "--set", "circuit.depth=1"]
 def _in_single_precision() -> Iterator[None]:
     """What a user's command runs in."""
     with jax.enable_x64(False):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with equal_programs_compiled_once(tmp_path_factory.mktemp("compiled")):
         yield
 
 
@@ -181,7 +188,7 @@ def test_embedded_job_needs_no_config(tmp_path: Path, capsys, monkeypatch: pytes
 def test_terminated_command_resumes_to_the_same_result(config: str, tmp_path: Path):
     """SIGTERM in a process of its own, then the same command, against an undisturbed run."""
     out, whole = tmp_path / "out", tmp_path / "whole"
-    command = ["train", config, *EXACT, "--set", "train.steps=3000"]
+    command = ["train", config, *EXACT, "--set", "train.steps=500"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hypercircuit.cli", *command, "--out", str(out)],
         stderr=subprocess.PIPE,
@@ -193,7 +200,7 @@ def test_terminated_command_resumes_to_the_same_result(config: str, tmp_path: Pa
     first = process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     said, rest = process.communicate(timeout=120)
-    assert first.startswith("step 1/3000 energy"), first + rest
+    assert first.startswith("step 1/500 energy"), first + rest
     assert process.returncode == INTERRUPTED, rest
     assert "stopped by SIGTERM after step" in said
     assert json.loads((out / "result.json").read_text())["status"] == "interrupted"
@@ -206,7 +213,7 @@ def test_terminated_command_resumes_to_the_same_result(config: str, tmp_path: Pa
         for name in [name for name in result if name.endswith("seconds")]:
             del result[name]
     assert results[0] == results[1]
-    assert results[0]["steps"] == 3000
+    assert results[0]["steps"] == 500
     for name in ("angles.npz", "best_network.npz"):
         with np.load(out / name) as found, np.load(whole / name) as expected:
             for key in expected:

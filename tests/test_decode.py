@@ -110,7 +110,9 @@ def pool(name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_best_candidate_has_the_lowest_validation_loss(name: str):
     problem, data = PROBLEMS[name], splits(name)
-    tables = [scores(problem, pool(name), part) for part in (data.train, data.validation, data.test)]
+    tables = [
+        scores(problem, pool(name), part) for part in (data.train, data.validation, data.test)
+    ]
     best = tables[1][0].argmin()
     found = decoded(name)
     np.testing.assert_array_equal(found.bits, pool(name)[best])
@@ -225,9 +227,7 @@ def test_full_energy_is_the_mean_over_the_examples():
     params = Brickwork(1).init(jax.random.key(0), 7, how="uniform", dtype=jnp.float64)
     energies = {}
     for size in (3, 7):
-        prepared = Cumulant().prepare(
-            hamiltonian, Brickwork(1), batch_size=size, dtype=np.float64
-        )
+        prepared = Cumulant().prepare(hamiltonian, Brickwork(1), batch_size=size, dtype=np.float64)
         each = prepared.value_function()(params, prepared.batch(np.arange(size)))
         energies[size] = full_energy(prepared, params)
     assert energies[7] == pytest.approx(float(each.mean()), abs=1e-12)

@@ -37,9 +37,7 @@ def random_angles(depth: int, n_qubits: int, dtype=jnp.float64) -> jax.Array:
 
 @functools.cache
 def born(depth: int, n_qubits: int) -> np.ndarray:
-    return oracles.born_probabilities(
-        oracles.brickwork_statevector(random_angles(depth, n_qubits))
-    )
+    return oracles.born_probabilities(oracles.brickwork_statevector(random_angles(depth, n_qubits)))
 
 
 def all_logits(problem: Problem) -> np.ndarray:
@@ -70,7 +68,7 @@ def test_cumulants_equal_those_over_all_networks(name: str):
     depth, problem = CASES[name]
     hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object)
     n_qubits = hamiltonian.n_qubits
-    x = jnp.asarray(hamiltonian.block_inputs, jnp.float64)
+    x = jnp.asarray(hamiltonian.inputs(np.arange(problem.n_examples)))
     found = logit_cumulants(
         linear_outputs(hamiltonian), Brickwork(depth), random_angles(depth, n_qubits), x, 4
     )
@@ -306,8 +304,8 @@ def test_settings_out_of_range_are_refused(arguments: dict[str, int], message: s
 
 def test_batches_of_wrong_size_are_refused():
     problem = CASES["product"][1]
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object)
         Cumulant().prepare(hamiltonian, Brickwork(1), batch_size=0)
     energy = prepare(problem, 1, Cumulant(), batch_size=3)
     for rows in (np.arange(4), np.arange(0)):
@@ -318,6 +316,6 @@ def test_batches_of_wrong_size_are_refused():
 def test_double_precision_needs_jax_to_have_it():
     with (
         jax.enable_x64(False),
-        pytest.raises(ValueError, match="float64 needs jax.config.update"),
+        pytest.raises(ValueError, match=r"float64 needs jax.config.update"),
     ):
         prepare(CASES["product"][1], 1, Cumulant())

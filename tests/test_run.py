@@ -62,7 +62,9 @@ REQUIRED = {
 
 
 def changed(**sections: dict) -> Config:
-    return Config.from_dict(TINY | {name: TINY.get(name, {}) | new for name, new in sections.items()})
+    return Config.from_dict(
+        TINY | {name: TINY.get(name, {}) | new for name, new in sections.items()}
+    )
 
 
 def data_config(**values: object) -> Config:
@@ -140,7 +142,8 @@ def test_result_is_that_of_the_stored_angles_and_network(tiny: tuple):
         part = getattr(splits, name)
         logits = oracles.linear_logits(bits[index : index + 1], part.x, 1, -1, 1, 0.3)
         accuracy = ((logits[0, :, 0] > 0) == part.y).mean()
-        assert result[f"{name}_accuracy"] == pytest.approx(accuracy)
+        # Single precision may decide a logit of zero otherwise.
+        assert abs(result[f"{name}_accuracy"] - accuracy) < 1.5 / len(part)
 
 
 def test_figures_show_something(tiny: tuple):
@@ -190,7 +193,7 @@ def test_wrong_run_does_not_take_the_folder(tmp_path: Path):
         changed(data={"n_train": 50_000}),
         changed(optimiser={"name": "no-such-optimiser"}),
     ):
-        with pytest.raises(ValueError, match="n_train must be at most the|name must be an optax"):
+        with pytest.raises(ValueError, match=r"n_train must be at most the|name must be an optax"):
             train_run(config, folder, report=[].append)
         assert not folder.exists()
 
@@ -203,7 +206,7 @@ def test_evaluation_repeats_the_scores_of_the_run(tiny: tuple):
     scores = evaluate_run(folder)
     for name in ("train", "validation", "test"):
         assert scores[f"{name}_accuracy"] == result[f"{name}_accuracy"]
-        assert scores[f"{name}_loss"] == result["best"][f"{name}_loss"]
+        assert scores[f"{name}_loss"] == pytest.approx(result["best"][f"{name}_loss"], abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +343,8 @@ def test_softmax_of_all_pixels_and_classes(depth: int, tmp_path: Path):
     assert result["n_qubits"] == 7850
     assert result["max_bond"] == 2 ** (depth // 2)
     assert result["energy_examples"] == 20
-    assert result["energy"] > result["best_loss"] > 0
+    assert 0.5 < result["energy"] < 5
+    assert abs(result["check_error"]) <= result["check_error_max"] < 0.05
     assert result["spectral_error"] <= 1e-3
     with np.load(tmp_path / "best_network.npz") as file:
         assert file["weights_0"].shape == (10, 784)

@@ -157,7 +157,7 @@ def test_hermitian_basis_is_orthonormal_and_complete(bond: int, real: bool):
     np.testing.assert_allclose(overlaps, np.eye(len(basis)), atol=1e-15)
 
 
-@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_float32_stays_float32(depth: int):
     mps, state = prepare(depth, 9, dtype=jnp.float32)
     assert {mps.maps.dtype, mps.left.dtype, mps.right.dtype} == {jnp.dtype(jnp.float32)}
@@ -399,7 +399,7 @@ def test_narrow_beams_report_true_probabilities():
     assert probabilities.max() / 3 < np.exp(logs[0]) <= probabilities.max() * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_no_underflow_at_50000_qubits(depth: int):
     mps = long_mps(depth, 50_000)
     bits, logs = sample(mps, jax.random.key(2), 3)

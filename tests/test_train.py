@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import oracles
 from hypercircuit.circuit import Brickwork
@@ -28,30 +27,16 @@ from problems import Problem
 PROBLEM = Problem("logistic", 1, 8, n_examples=43, interval=(-0.4, 1.0))
 VALIDATION = dataclasses.replace(PROBLEM, n_examples=31, interval=(-0.5, 1.0)).data
 CIRCUIT = Brickwork(2)
-SCHEDULE = Schedule(
-    steps=30, batch_size=10, evaluate_every=6, checkpoint_every=5, check_examples=9
-)
+SCHEDULE = Schedule(steps=30, batch_size=10, evaluate_every=6, checkpoint_every=5, check_examples=9)
 KINDS = {"cumulant": Cumulant(2), "exact": Exact()}
 SEED = 3
 QUIET = Progress(enabled=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compile_equal_programs_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Dozens of runs here compile the same steps; keep what XLA made of them on the disk."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with equal_programs_compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @functools.cache
