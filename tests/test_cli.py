@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from compilation import equal_programs_compiled_once
 
+from compilation import equal_programs_compiled_once
 from hypercircuit.circuit import Brickwork
 from hypercircuit.cli import INTERRUPTED, main
 from hypercircuit.state import exact_mps, log_probability

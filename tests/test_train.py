@@ -15,6 +15,7 @@ import optax
 import pytest
 
 import oracles
+from compilation import equal_programs_compiled_once
 from hypercircuit.circuit import Brickwork
 from hypercircuit.energy import Cumulant, Exact
 from hypercircuit.energy.cumulant import CumulantEnergy
