@@ -85,9 +85,9 @@ TELLING = [
     (4, "squared-one", "ry-rz", None, None),
 ]
 SLOW = [
-    (2, "softmax-five", "ry-rz", None, "connected"),
+    (2, "softmax-five", "ry-rz", None, "mixed"),
     (3, "softmax-sparse", "ry-rz", None, "mixed"),
-    (3, "softmax-sparse-odd", "ry-rz", None, "mixed"),
+    (3, "softmax-sparse-odd", "ry-rz", None, "connected"),
     (4, "softmax-real", "ry-rz", None, "connected"),
     (4, "softmax-quarters", "ry-rz", 0.0, "connected"),
     (4, "softmax-five", "ry", None, "connected"),

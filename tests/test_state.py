@@ -144,7 +144,7 @@ def test_a_gap_of_two_light_cones_has_rank_one(depth: int, n_qubits: int, rotati
         assert np.linalg.matrix_rank(move, tol=1e-10) == 1
     # One cell fewer is not enough.
     move = np.linalg.multi_dot([*traced[1:gap], np.eye(traced.shape[1])])
-    assert np.abs(move - np.outer(mps.right[1], mps.left[gap])).max() > 1e-3
+    assert np.abs(move - np.outer(mps.right[1], mps.left[gap])).max() > 1e-6
 
 
 @pytest.mark.parametrize("real", [True, False])

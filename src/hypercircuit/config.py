@@ -369,7 +369,7 @@ class DecodeConfig(_Section):
     """
 
     section: ClassVar[str] = "decode"
-    samples: int = _setting(200, _at_least(1))
+    samples: int = _setting(100, _at_least(1))
     beam: int = _setting(16, _at_least(1))
     final_examples: int = _setting(0, _at_least(0, "0 uses the whole training split"))
 

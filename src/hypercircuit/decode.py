@@ -69,7 +69,7 @@ def decode(
     splits: Splits,
     key: PRNGKeyArray,
     *,
-    samples: int = 200,
+    samples: int = 100,
     beam: int = 16,
     candidates: UInt8[np.ndarray, "n n_qubits"] | None = None,
 ) -> Decoded:

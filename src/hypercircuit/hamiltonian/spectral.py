@@ -166,10 +166,10 @@ def fit_extension(
       coefficients small, and rounding errors with them.
     """
     best: FourierSum | None = None
-    z = half_range * np.sin(np.pi / 2 * np.linspace(0, 1, 4 * n_terms))
+    z = half_range * np.sin(np.pi / 2 * np.linspace(0, 1, 5 * n_terms // 2))
     values = integrand.targets(z), integrand.targets(-z)
     check = half_range * np.linspace(0, 1, 5 * n_terms + 3)
-    for margin in (2.0, 3.0, 4.5, 8.0):
+    for margin in (3.0, 5.0):
         spacing = math.pi / (half_range + min(margin, half_range))
         coefficients = _least_squares(z, *values, spacing, n_terms, cutoff)
         table = FourierSum(spacing, coefficients, math.inf)
