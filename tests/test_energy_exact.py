@@ -221,7 +221,6 @@ def test_batches_compile_once_and_average_to_the_full_energy():
     assert len(traces) == 1
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="no example has a single window")
 @pytest.mark.parametrize("depth", [1, 4])
 def test_data_without_inputs_have_the_loss_of_a_guess(depth: int):
     data = Dataset(np.zeros((2, 3), np.float32), np.array([2, 0], np.int32), 3, None, None, "zero")

@@ -71,7 +71,7 @@ class Brickwork(eqx.Module):
     @property
     def correlation_range(self) -> int:
         """The largest distance in sites at which two bits can be correlated at all."""
-        return 4 * self.reach + 1 if self.depth > 1 else 0
+        return 2 * self.depth - 3 if self.depth > 1 else 0
 
     def shape(self, n_qubits: int) -> tuple[int, int, int]:
         """The shape of the parameters for a chain of `n_qubits`."""

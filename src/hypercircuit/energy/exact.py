@@ -133,7 +133,7 @@ class ExactEnergy(PreparedEnergy):
         self._independent = np.ones(hamiltonian.n_examples, bool)
         if spectrum.integral is not None and circuit.correlation_range > 0:
             self._independent = self._in_parts(lambda x: separated(self.layout, x, circuit.reach))
-        self._n_windows = int(self._in_parts(self._list_lengths).max())
+        self._n_windows = max(1, int(self._in_parts(self._list_lengths).max()))
 
     def _in_parts(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         rows = np.arange(self.hamiltonian.n_examples)
@@ -159,7 +159,7 @@ class ExactEnergy(PreparedEnergy):
         assert spectrum is not None
         inputs = hamiltonian.inputs(examples)
         # Rows that only fill up the batch get no work.
-        wanted = weights > 0
+        wanted = weights != 0
         independent = self._independent[examples] & wanted
         connected = None
         if not self._independent.all():

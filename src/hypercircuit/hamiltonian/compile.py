@@ -154,7 +154,7 @@ class LossHamiltonian:
         terms = self.spectrum.n_terms
         return (
             f"{head}: {self.spectrum.kind} with {terms.min()} to {terms.max()} frequencies "
-            f"(mean {terms.mean():.0f}), spectral error at most {self.spectral_error:.2g} "
+            f"(mean {terms.mean():.0f}), spectral error at most {self.spectral_error:.3g} "
             "for every network"
         )
 
