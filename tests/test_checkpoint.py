@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-import hypercircuit.train.checkpoint as checkpoint
+from hypercircuit.train import checkpoint
 from hypercircuit.train.checkpoint import load_latest_checkpoint, save_checkpoint
 from hypercircuit.train.history import History
 
