@@ -56,9 +56,8 @@ def build_tables(hamiltonian: LossHamiltonian, dtype: np.dtype) -> tuple[Tables,
     counts = np.array([len(table.coefficients) // CHUNK for table in spectrum.tables])
     weights = constants = None
     if spectrum.integral is not None:
-        nodes, step = spectrum.integral.nodes, spectrum.integral.step
-        weights = jnp.full(len(nodes), step, dtype)
-        constants = jnp.asarray(step * np.exp(-np.exp(np.minimum(nodes, 6.7))), dtype)
+        constants = jnp.asarray(spectrum.integral.constants, dtype)
+        weights = jnp.full(len(constants), spectrum.integral.step, dtype)
     tables = Tables(
         jnp.asarray(chunks.real, dtype), jnp.asarray(chunks.imag, dtype), weights, constants
     )

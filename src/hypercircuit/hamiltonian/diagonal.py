@@ -116,7 +116,7 @@ def _softmax(hamiltonian: LossHamiltonian) -> np.ndarray:
             left = _outer([factor] * cut)
             right = _outer([factor] * (n_outputs - cut))
             total -= integral.step * (left.T @ right)
-    return flat + integral.constant * hamiltonian.n_examples + spectrum.shift.sum()
+    return flat + integral.constants.sum() * hamiltonian.n_examples + spectrum.shift.sum()
 
 
 def _factors(table: FourierSum, logits: np.ndarray, origin: float) -> np.ndarray:

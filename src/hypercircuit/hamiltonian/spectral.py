@@ -127,9 +127,9 @@ class FrullaniIntegrand(Integrand):
         return first + self.step * np.arange(math.ceil((last - first) / self.step) + 1)
 
     @property
-    def constant(self) -> float:
-        """The part of the integral that does not depend on the network."""
-        return float(self.step * _gumbel(self.nodes).sum())
+    def constants(self) -> Float[np.ndarray, " n_nodes"]:
+        """The summands of the integral that do not depend on the network."""
+        return self.step * _gumbel(self.nodes)
 
     def targets(self, z: np.ndarray) -> np.ndarray:
         return _gumbel(z[:, None] + self.nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -143,8 +144,15 @@ def example_order(n_examples: int, batch_size: int, seed: int, step: int) -> np.
     batch_size = min(batch_size, n_examples)
     per_epoch = n_examples // batch_size
     epoch, batch = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(n_examples)
+    order = _epoch_order(n_examples, seed, epoch)
     return order[batch * batch_size : (batch + 1) * batch_size]
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_order(n_examples: int, seed: int, epoch: int) -> np.ndarray:
+    order = np.random.default_rng([seed, epoch]).permutation(n_examples)
+    order.setflags(write=False)
+    return order
 
 
 class _State(eqx.Module):
