@@ -197,7 +197,7 @@ def exact_step(repeats, *, depth):
     row = step_row(hamiltonian, hypercircuit.Exact(), depth, repeats)
     expansion = {
         "spectral_error": hamiltonian.spectral_error,
-        "mean_frequencies": float(hamiltonian.spectrum.n_terms.mean()),
+        "mean_frequencies": float(hamiltonian.terms.n_terms.mean()),
         "loss_compile_seconds": loss_seconds,
     }
     return [row | expansion]
@@ -216,7 +216,7 @@ def scaling_step(repeats, *, n_outputs):
         "n_outputs": n_outputs,
         "loss": loss.name,
         "spectral_error": hamiltonian.spectral_error,
-        "mean_frequencies": float(hamiltonian.spectrum.n_terms.mean()),
+        "mean_frequencies": float(hamiltonian.terms.n_terms.mean()),
         "seconds_per_qubit": row["seconds_per_step"] / hamiltonian.n_qubits,
     }
     return [row | scaling]

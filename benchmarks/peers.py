@@ -195,7 +195,7 @@ def hypercircuit_exact(problem, repeats):
     any other term. Planning the batch on the host counts as compiling.
     """
     import hypercircuit
-    from hypercircuit.hamiltonian.compile import CHUNK, Spectrum
+    from hypercircuit.hamiltonian import CHUNK, FourierTerms
     from hypercircuit.hamiltonian.spectral import FourierSum
 
     depth, n_qubits, _ = problem.angles.shape
@@ -215,10 +215,8 @@ def hypercircuit_exact(problem, repeats):
         problem.frequencies[1], np.pad(by_label, ((0, missing), (0, 0))), problem.spectral_error
     )
     zeros = np.zeros(len(data))
-    spectrum = Spectrum((table,), np.zeros(len(data), int), zeros, zeros, "extension", None)
-    hamiltonian = hypercircuit.LossHamiltonian(
-        network, data, hypercircuit.Logistic(), spectrum, problem.spectral_error
-    )
+    terms = FourierTerms((table,), np.zeros(len(data), int), zeros, zeros, "extension", None)
+    hamiltonian = hypercircuit.LossHamiltonian(network, data, hypercircuit.Logistic(), terms)
     energy = hypercircuit.Exact().prepare(
         hamiltonian, hypercircuit.Brickwork(depth), batch_size=len(data), dtype=np.float64
     )

@@ -102,6 +102,129 @@ def linear_logits(bits, x, n_outputs, low, high, scale, bias=True):
     return scale * logits
 
 
+ACTIVATIONS: dict[str, Callable] = {
+    "sign": lambda z: 1.0 if z >= 0 else -1.0,
+    "relu": lambda z: max(z, 0.0),
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "tanh": np.tanh,
+    "hardtanh": lambda z: min(1.0, max(-1.0, z)),
+}
+
+
+def network_logits(
+    bits,
+    x,
+    sizes,
+    *,
+    bias=True,
+    encodings=None,
+    activation="sign",
+    hidden_scale=1.0,
+    logit_scale=1.0,
+    choices=(),
+    skip=False,
+    order="class",
+):
+    """Return the logits of every network, one network and one neuron at a time.
+
+    The bits are read from left to right: first the choices of the whole network, then
+
+    * order "class": layer by layer, output by output: weights, bias, the neuron's choices;
+    * order "neuron" (three sizes): hidden neuron by hidden neuron: weights, bias, the neuron's
+      choices, its weights to all outputs; then the outputs' biases;
+
+    and last the skip weights, output by output. "-reversed" reads the bits from right to left.
+
+    Args:
+        bits: shape (m, N).
+        x: examples, shape (n_examples, sizes[0]).
+        sizes: of the layers, inputs first.
+        bias: whether every neuron and output has a bias bit.
+        encodings: (low, high) of every layer; the skip weights have the last layer's.
+        choices: dictionaries with the keys ``setting`` ("activation", "encoding", "gate", "skip",
+            "logit_scale" or "hidden_scale"), ``options`` (values by code; codes beyond the list
+            start again) and ``scope`` ("network" or "neuron", of the first hidden layer).
+        skip: whether there are weights from inputs to outputs.
+    """
+    m, n_layers = len(bits), len(sizes) - 1
+    logits = np.zeros((m, len(x), sizes[-1]))
+    encodings = list(encodings or [(-1.0, 1.0)] * n_layers)
+    has_skip = skip or any(each["setting"] == "skip" for each in choices)
+    for number in range(m):
+        row = list(bits[number][::-1] if order.endswith("-reversed") else bits[number])
+        row = [int(bit) for bit in row]
+
+        def choose(choice, row=row):
+            n_bits = int(np.ceil(np.log2(len(choice["options"]))))
+            code = 0
+            for _ in range(n_bits):
+                code = 2 * code + row.pop(0)
+            return choice["options"][code % len(choice["options"])]
+
+        settings = {"logit_scale": logit_scale, "hidden_scale": hidden_scale, "skip": skip}
+        coded = list(encodings)
+        for choice in choices:
+            if choice["scope"] == "network":
+                value = choose(choice)
+                if choice["setting"] == "encoding":
+                    coded = [value] * n_layers
+                settings[choice["setting"]] = value
+        weights = [np.zeros((sizes[k + 1], sizes[k])) for k in range(n_layers)]
+        biases = [np.zeros(sizes[k + 1]) for k in range(n_layers)]
+        functions = [[settings.get("activation", activation)] * size for size in sizes[1:-1]]
+        gates = [[1.0] * size for size in sizes[1:-1]]
+
+        def own_choices(unit, functions=functions, gates=gates, choose=choose):
+            for choice in choices:
+                if choice["scope"] == "neuron":
+                    value = choose(choice)
+                    if choice["setting"] == "activation":
+                        functions[0][unit] = value
+                    else:
+                        gates[0][unit] = float(value)
+
+        def take(layer, row=row, coded=coded):
+            return coded[layer][row.pop(0)]
+
+        if order.startswith("neuron"):
+            for unit in range(sizes[1]):
+                weights[0][unit] = [take(0) for _ in range(sizes[0])]
+                if bias:
+                    biases[0][unit] = take(0)
+                own_choices(unit)
+                for output in range(sizes[2]):
+                    weights[1][output, unit] = take(1)
+            for output in range(sizes[2] if bias else 0):
+                biases[1][output] = take(1)
+        else:
+            for layer in range(n_layers):
+                for unit in range(sizes[layer + 1]):
+                    weights[layer][unit] = [take(layer) for _ in range(sizes[layer])]
+                    if bias:
+                        biases[layer][unit] = take(layer)
+                    if layer == 0 and n_layers > 1:
+                        own_choices(unit)
+        direct = np.zeros((sizes[-1], sizes[0]))
+        if has_skip:
+            for output in range(sizes[-1]):
+                direct[output] = [take(n_layers - 1) for _ in range(sizes[0])]
+        assert not row, f"{len(row)} bits were left over"
+        for example, values in enumerate(np.asarray(x, dtype=np.float64)):
+            for layer in range(n_layers - 1):
+                z = weights[layer] @ (values if layer == 0 else hidden) + biases[layer]
+                hidden = np.array(
+                    [
+                        gate * ACTIVATIONS[name](settings["hidden_scale"] * each)
+                        for each, name, gate in zip(z, functions[layer], gates[layer], strict=True)
+                    ]
+                )
+            z = weights[-1] @ (values if n_layers == 1 else hidden) + biases[-1]
+            if settings["skip"]:
+                z = z + direct @ values
+            logits[number, example] = settings["logit_scale"] * z
+    return logits
+
+
 # ---------------------------------------------------------------- losses
 
 
@@ -152,10 +275,63 @@ def squared_error(logits, y):
     return ((logits - targets) ** 2).sum(axis=-1).mean(axis=-1)
 
 
+def one_vs_rest(function):
+    """Return the mean over examples of the sum over outputs of function(z, target).
+
+    The target is 1 for the true class (one output: for label 1) and 0 otherwise.
+    """
+
+    def loss(logits, y):
+        logits = np.asarray(logits, dtype=np.float64)
+        total = np.zeros(logits.shape[:-1])
+        for example, label in enumerate(y):
+            for output in range(logits.shape[-1]):
+                target = label if logits.shape[-1] == 1 else int(label == output)
+                total[..., example] += function(logits[..., example, output], target)
+        return total.mean(axis=-1)
+
+    return loss
+
+
+def pairwise_logistic(logits, y):
+    """Return the mean of sum_{c != y} log(1 + exp(-(z_y - z_c))), in nats, shape (...)."""
+    logits = np.asarray(logits, dtype=np.float64)
+    total = np.zeros(logits.shape[:-1])
+    for example, label in enumerate(y):
+        for other in range(logits.shape[-1]):
+            if other != label:
+                gap = logits[..., example, label] - logits[..., example, other]
+                total[..., example] += np.logaddexp(0, -gap)
+    return total.mean(axis=-1)
+
+
+def zero_one(logits, y):
+    """Return the share of examples whose class does not have the largest logit alone.
+
+    One output: label 1 asks for a positive logit, label 0 for one that is not.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    wrong = np.zeros(logits.shape[:-1])
+    for example, label in enumerate(y):
+        z = logits[..., example, :]
+        if z.shape[-1] == 1:
+            wrong[..., example] = (z[..., 0] > 1e-9) != label
+        else:
+            others = np.delete(z, label, axis=-1).max(axis=-1)
+            wrong[..., example] = z[..., label] <= others + 1e-9
+    return wrong.mean(axis=-1)
+
+
 LOSSES: dict[str, Callable] = {
     "binary_logistic": binary_logistic,
     "softmax_cross_entropy": softmax_cross_entropy,
     "squared_error": squared_error,
+    "logistic": one_vs_rest(lambda z, t: np.logaddexp(0, -(2 * t - 1) * z)),
+    "sigmoid_squared": one_vs_rest(lambda z, t: (1 / (1 + np.exp(-z)) - t) ** 2),
+    "hinge": one_vs_rest(lambda z, t: np.maximum(0, 1 - (2 * t - 1) * z)),
+    "squared_hinge": one_vs_rest(lambda z, t: np.maximum(0, 1 - (2 * t - 1) * z) ** 2),
+    "pairwise_logistic": pairwise_logistic,
+    "zero_one": zero_one,
 }
 
 

@@ -10,14 +10,19 @@ import functools
 import numpy as np
 
 import oracles
-from hypercircuit.bnn import Dense, Encoding, Network
+from hypercircuit.bnn import Dense, Encoding, Network, encoding_choice, scale_choice
 from hypercircuit.data import Dataset
 from hypercircuit.hamiltonian import LOSSES, Loss
 
 ORACLE_NAMES = {
     "softmax": "softmax_cross_entropy",
-    "logistic": "binary_logistic",
+    "logistic": "logistic",
     "squared": "squared_error",
+    "sigmoid-squared": "sigmoid_squared",
+    "hinge": "hinge",
+    "squared-hinge": "squared_hinge",
+    "pairwise-logistic": "pairwise_logistic",
+    "zero-one": "zero_one",
 }
 
 
@@ -34,6 +39,8 @@ class Problem:
         zeros: share of the inputs set to zero.
         idle: inputs at the start and at the end of every example that are zero.
         blank: number of an example without any input, or None.
+        encodings: options of an architecture choice of the encoding.
+        scales: options of an architecture choice of the logit scale.
     """
 
     loss: str
@@ -49,6 +56,8 @@ class Problem:
     idle: tuple[int, int] = (0, 0)
     blank: int | None = None
     n_examples: int = 7
+    encodings: tuple[tuple[float, float], ...] = ()
+    scales: tuple[float, ...] = ()
 
     @property
     def n_classes(self) -> int:
@@ -78,7 +87,12 @@ class Problem:
     @functools.cached_property
     def network(self) -> Network:
         dense = Dense(self.n_inputs, self.n_outputs, self.bias, Encoding(*self.encoding))
-        return Network((dense,), logit_scale=self.scale, order=self.order)
+        choices = []
+        if self.encodings:
+            choices.append(encoding_choice([Encoding(*each) for each in self.encodings]))
+        if self.scales:
+            choices.append(scale_choice(self.scales))
+        return Network((dense,), logit_scale=self.scale, order=self.order, choices=tuple(choices))
 
     @property
     def loss_object(self) -> Loss:
@@ -88,10 +102,30 @@ class Problem:
     def example_losses(self) -> np.ndarray:
         """The loss of every network and example by brute force, (2^N, n_examples)."""
         bits = oracles.bits_table(self.network.n_qubits)
-        ordered = bits if self.order == "class" else bits[:, ::-1]
-        logits = oracles.linear_logits(
-            ordered, self.data.x, self.n_outputs, *self.encoding, self.scale, self.bias
-        )
+        if self.encodings or self.scales:
+            choices = [
+                {"setting": setting, "options": options, "scope": "network"}
+                for setting, options in (
+                    ("encoding", self.encodings),
+                    ("logit_scale", self.scales),
+                )
+                if options
+            ]
+            logits = oracles.network_logits(
+                bits,
+                self.data.x,
+                (self.n_inputs, self.n_outputs),
+                bias=self.bias,
+                encodings=[self.encoding],
+                logit_scale=self.scale,
+                choices=choices,
+                order=self.order,
+            )
+        else:
+            ordered = bits if self.order == "class" else bits[:, ::-1]
+            logits = oracles.linear_logits(
+                ordered, self.data.x, self.n_outputs, *self.encoding, self.scale, self.bias
+            )
         columns = [
             oracles.mean_loss(ORACLE_NAMES[self.loss], logits[:, i : i + 1], self.data.y[i : i + 1])
             for i in range(self.n_examples)
@@ -123,6 +157,39 @@ PROBLEMS = {
     "logistic-halves": Problem("logistic", 1, 10, step=0.5, zeros=0.7, interval=(-1.2, 2.2)),
     "logistic-wide": Problem("logistic", 1, 16, step=0.5, order="class-reversed", scale=0.4),
     "logistic-gaps": Problem("logistic", 1, 11, zeros=0.75, bias=False, order="class-reversed"),
+    # losses that add up over outputs
+    "one-vs-rest": Problem("logistic", 3, 2, interval=(-1.4, 1.6), scale=0.5),
+    "one-vs-rest-lattice": Problem("logistic", 3, 3, step=0.5, order="class-reversed"),
+    "sigmoid-squared": Problem("sigmoid-squared", 1, 6, interval=(-1.4, 1.6)),
+    "sigmoid-squared-two": Problem("sigmoid-squared", 3, 3, encoding=(-3.0, 1.0), zeros=0.3),
+    "hinge-lattice": Problem("hinge", 2, 4, step=0.5, encoding=(0.0, 1.0)),
+    "squared-hinge-lattice": Problem("squared-hinge", 1, 8, step=0.25, zeros=0.4),
+    "zero-one": Problem("zero-one", 1, 9, step=0.5, interval=(-1.2, 1.4), zeros=0.3),
+    # architecture qubits
+    "encoding-choice": Problem(
+        "logistic", 1, 5, encodings=((0.0, 1.0), (-1.0, 1.0), (-2.0, 1.0), (-3.0, 1.0))
+    ),
+    "encoding-choice-reversed": Problem(
+        "logistic",
+        1,
+        6,
+        encodings=((-1.0, 1.0), (-3.0, 1.0)),
+        order="class-reversed",
+        zeros=0.5,
+    ),
+    "softmax-choices": Problem(
+        "softmax",
+        2,
+        3,
+        interval=(-1.4, 1.6),
+        encodings=((-1.0, 1.0), (0.0, 1.0), (-3.0, 0.5)),
+        scales=(0.3, 0.8),
+    ),
+    "softmax-choices-reversed": Problem(
+        "softmax", 3, 2, step=0.5, scales=(0.2, 0.9), bias=False, order="class-reversed"
+    ),
+    "softmax-choice-even": Problem("softmax", 2, 4, bias=False, scales=(0.2, 0.9), zeros=0.4),
+    "squared-choice": Problem("squared", 2, 3, encodings=((-1.0, 1.0), (-2.0, 1.0))),
     # quadratic losses
     "squared-real": Problem("squared", 3, 3, encoding=(0.0, 1.0), interval=(-1.4, 1.6)),
     "squared-one": Problem("squared", 1, 6, encoding=(-2.0, 1.0), order="class-reversed"),

@@ -27,8 +27,14 @@ from hypercircuit.energy.plan import (
     separated,
     window_list,
 )
-from hypercircuit.hamiltonian import FourierExtension, LossHamiltonian, Softmax, compile_loss
-from hypercircuit.hamiltonian.compile import CHUNK
+from hypercircuit.hamiltonian import (
+    CHUNK,
+    FourierExtension,
+    FourierTerms,
+    LossHamiltonian,
+    Softmax,
+    compile_loss,
+)
 from hypercircuit.state import exact_mps
 from problems import PROBLEMS, Problem
 
@@ -319,7 +325,7 @@ SIZES = [(1, 3), (2, 3), (3, 2), (4, 3), (5, 4), (7, 1)]
 
 @pytest.mark.parametrize(("fan_in", "n_blocks"), SIZES)
 def test_layout_agrees_with_the_sites(fan_in: int, n_blocks: int):
-    layout = Layout(fan_in, n_blocks)
+    layout = Layout(0, fan_in, n_blocks)
     blocks = np.concatenate([group.blocks for group in layout.groups])
     assert sorted(blocks.tolist()) == list(range(n_blocks))
     assert len(layout.groups) == (2 if fan_in % 2 and n_blocks > 1 else 1)
@@ -359,12 +365,12 @@ def test_separated_compares_light_cones(fan_in: int, n_blocks: int, reach: int):
             for b in second
         ]
         expected.append(all(distance > 2 * reach for distance in distances))
-    found = separated(Layout(fan_in, n_blocks), inputs, reach)
+    found = separated(Layout(0, fan_in, n_blocks), inputs, reach)
     assert found.tolist() == expected
 
 
 def test_blocks_without_inputs_are_separated():
-    assert separated(Layout(6, 3), np.zeros((1, 6)), 1)[0]
+    assert separated(Layout(0, 6, 3), np.zeros((1, 6)), 1)[0]
 
 
 def listed_windows(row: np.ndarray, cells_per_window: int, reach: int) -> tuple[list, list]:
@@ -448,7 +454,7 @@ def test_lists_of_blocks_without_whole_cells():
 
 def test_packed_items_keep_what_belongs_together():
     rng = np.random.default_rng(8)
-    layout = Layout(7, 3)
+    layout = Layout(0, 7, 3)
     inputs = rng.normal(size=(5, 7)) * (rng.random((5, 7)) < 0.4)
     lists = [window_list(layout.cell_inputs(inputs, g, g.n_cells), 1, 1) for g in layout.groups]
     offsets = [layout.offsets(group) for group in layout.groups]
@@ -487,8 +493,8 @@ def test_frequency_chunks_list_every_frequency_once():
     network = Network((Dense(2, 1),), logit_scale=1.0)
     loss = PROBLEMS["logistic-real"].loss_object
     hamiltonian = compile_loss(network, data, loss, tolerance=0.1)
-    spectrum = hamiltonian.spectrum
-    assert spectrum is not None
+    spectrum = hamiltonian.terms
+    assert isinstance(spectrum, FourierTerms)
     assert len(set(spectrum.n_terms.tolist())) > 1
     examples = np.array([1, 0, 1, 2])
     position, chunk, frequency = frequency_chunks(hamiltonian, examples)

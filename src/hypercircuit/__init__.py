@@ -1,6 +1,19 @@
 """Train binary neural networks in quantum superposition with tensor networks."""
 
-from .bnn import Dense as Dense, Encoding as Encoding, Network as Network, Register as Register
+from .bnn import (
+    PUBLISHED_ENCODINGS as PUBLISHED_ENCODINGS,
+    Choice as Choice,
+    Dense as Dense,
+    Encoding as Encoding,
+    Network as Network,
+    Option as Option,
+    Register as Register,
+    activation_choice as activation_choice,
+    encoding_choice as encoding_choice,
+    neuron_gates as neuron_gates,
+    scale_choice as scale_choice,
+    skip_choice as skip_choice,
+)
 from .circuit import Brickwork as Brickwork
 from .config import Config as Config, ConfigError as ConfigError, load_config as load_config
 from .data import (
@@ -28,11 +41,16 @@ from .decode import (
 from .energy import Cumulant as Cumulant, Exact as Exact
 from .hamiltonian import (
     FourierExtension as FourierExtension,
+    Hinge as Hinge,
     Lattice as Lattice,
     Logistic as Logistic,
     LossHamiltonian as LossHamiltonian,
+    PairwiseLogistic as PairwiseLogistic,
+    SigmoidSquared as SigmoidSquared,
     Softmax as Softmax,
     SquaredError as SquaredError,
+    SquaredHinge as SquaredHinge,
+    ZeroOne as ZeroOne,
     compile_loss as compile_loss,
 )
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run

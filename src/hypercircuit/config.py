@@ -245,7 +245,7 @@ class NetworkConfig(_Section):
         outputs: number of outputs; 0 is the number of classes, 1 is one logit for
             two classes.
         order: order of the qubits, "class" by class from the first output or
-            "class-reversed", the same register read from its other end.
+            "class-reversed", the same register read from its other end; "auto" is "class".
     """
 
     section: ClassVar[str] = "network"
@@ -253,7 +253,7 @@ class NetworkConfig(_Section):
     bias: bool = _setting(True)
     logit_scale: float = _setting(0.3, _above(0))
     outputs: int = _setting(0, _at_least(0, "0 is one output per class"))
-    order: str = _setting("class", _one_of("class", "class-reversed"))
+    order: str = _setting("auto", _one_of("auto", "class", "class-reversed"))
 
 
 @dataclass(frozen=True)

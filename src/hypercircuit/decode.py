@@ -131,7 +131,7 @@ def _evaluate(
         total = np.zeros((len(y), network.n_outputs), np.float32)
         for first in range(0, len(bits), _NETWORKS_AT_ONCE):
             part = slice(first, first + _NETWORKS_AT_ONCE)
-            logits = network.logits(bits[part], x)
+            logits = network.logits(bits[part], x, step=data.step)
             predicted = loss.predict(logits)
             losses[part] += loss.value(logits, y).sum(-1)
             hits[part] += (predicted == y).sum(-1)
@@ -218,29 +218,41 @@ def save_network(
 ) -> None:
     """Write a network to an npz file.
 
-    Its arrays: `bits` (uint8, one per qubit, site 0 first), `weights_0` (outputs, inputs) and
-    `biases_0` (outputs), int8 where the encoding's values are whole numbers and float32
-    otherwise, and `logit_scale`; logits are ``logit_scale * (weights_0 @ x + biases_0)``.
+    Its arrays: `bits` (uint8, one per qubit, site 0 first); per layer l `weights_l` (outputs,
+    inputs) and `biases_l` (outputs), int8 where they are whole numbers and float32 otherwise; per
+    hidden layer `activation_l` and `gates_l`, one per neuron; `skip` (outputs, inputs) if there
+    are such weights; `hidden_scale` and `logit_scale`. With x the inputs,
+
+        z_l = weights_l @ a_(l-1) + biases_l,   a_l = gates_l * activation_l(hidden_scale * z_l),
+        logits = logit_scale * (z_last + skip @ x).
     """
-    layer = network.decode(bits)
-    encoding = network.layers[0].encoding
-    whole = all(
-        value == round(value) and abs(value) < 128 for value in (encoding.low, encoding.high)
-    )
-    dtype = np.int8 if whole else np.float32
-    arrays: dict[str, Any] = {
-        "bits": bits.astype(np.uint8),
-        "weights_0": layer.weights.astype(dtype),
-        "logit_scale": np.float64(network.logit_scale),
-    }
-    if layer.biases is not None:
-        arrays["biases_0"] = layer.biases.astype(dtype)
+    parameters = network.decode(bits[None])
+    arrays: dict[str, Any] = {"bits": bits.astype(np.uint8)}
+    for number, layer in enumerate(parameters.layers):
+        arrays[f"weights_{number}"] = _compact(layer.weights[0])
+        if layer.biases is not None:
+            arrays[f"biases_{number}"] = _compact(layer.biases[0])
+    hidden = zip(parameters.activations, parameters.gates, strict=True)
+    for number, (options, gates) in enumerate(hidden):
+        n_neurons = network.layers[number].n_outputs
+        names = np.array(parameters.names)[np.broadcast_to(options[0], n_neurons)]
+        arrays[f"activation_{number}"] = names
+        arrays[f"gates_{number}"] = np.broadcast_to(gates[0], n_neurons).astype(np.int8)
+    if parameters.skip is not None:
+        arrays["skip"] = _compact(parameters.skip[0])
+    arrays["hidden_scale"] = np.float64(parameters.hidden_scale[0, 0])
+    arrays["logit_scale"] = np.float64(parameters.logit_scale[0, 0])
     write_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    whole = (values == np.rint(values)).all() and np.abs(values).max() < 128
+    return values.astype(np.int8 if whole else np.float32)
 
 
 def magnetisation_images(
     circuit: Brickwork, params: Angles, network: Network
-) -> Float[np.ndarray, "n_outputs n_inputs"]:
-    """The marginals <Z> of the weight qubits, output by output: +1 is surely bit 0."""
+) -> Float[np.ndarray, "units n_inputs"]:
+    """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
     values = np.asarray(jax.jit(lambda p: marginals(exact_mps(circuit, p)))(params))
-    return network.register.to_table(values)[:, : network.n_inputs]
+    return values[network.register.weights[0][:, : network.n_inputs]]

@@ -1,5 +1,17 @@
-"""What a network is: layers, encodings, the register and the exact forward pass."""
+"""What a network is: layers, activations, encodings, choices, the register, the forward pass."""
 
+from .activation import ACTIVATIONS as ACTIVATIONS
+from .choice import (
+    PUBLISHED_ENCODINGS as PUBLISHED_ENCODINGS,
+    Choice as Choice,
+    Option as Option,
+    activation_choice as activation_choice,
+    encoding_choice as encoding_choice,
+    neuron_gates as neuron_gates,
+    scale_choice as scale_choice,
+    skip_choice as skip_choice,
+)
 from .encoding import Encoding as Encoding
-from .network import Dense as Dense, Layer as Layer, Network as Network
-from .register import Register as Register
+from .forward import Layer as Layer, Parameters as Parameters
+from .network import Dense as Dense, Network as Network
+from .register import Blocks as Blocks, Register as Register

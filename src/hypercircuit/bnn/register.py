@@ -1,90 +1,126 @@
 """The register: which site of the qubit chain stores which bit of the network.
 
-order="class" (default)             order="class-reversed"
-site 0 ... fan_in-1 : output 0      the same chain read from its other end:
-  its inputs' weights, its bias       the last output's bias is site 0
-then output 1, and so on
+order="class"   network choices | layer by layer, output by output: weights, bias, own choices
+order="neuron"  network choices | hidden neuron by hidden neuron: its weights, its bias, its own
+                choices, its outgoing weights | the outputs' biases        (one hidden layer)
+
+The weights of a skip connection come last, output by output. An order that ends in "-reversed" is
+the same chain read from its other end. For a linear network "class" is class by class:
+
+    site 0 ... fan_in-1 : output 0      its inputs' weights, then its bias; then output 1, ...
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Int
 
-ORDERS = ("class", "class-reversed")
+ORDERS = ("class", "neuron", "class-reversed", "neuron-reversed")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Register:
-    """The immutable map between the sites of the chain and the bits of a dense layer.
+    """The immutable map between the sites of the chain and the bits of a network.
 
-    Every output owns one contiguous block of `fan_in` sites, laid out alike in every block.
+    **Attributes:**
 
-    **Arguments:**
-
-    - `n_inputs`, `n_outputs`: the layer's sizes.
-    - `bias`: whether every output has a bias bit (its input index is `n_inputs`).
-    - `order`: `"class"` or `"class-reversed"`.
-
-    **Raises:** `ValueError` for an unknown order, with the nearest known one.
+    - `n_qubits`: sites of the chain.
+    - `weights`: per layer the site of every weight, (outputs, fan-in), a bias as last column.
+    - `biases`: per layer whether there is such a column.
+    - `choices`: per choice its sites, (copies, bits).
+    - `choice_names`: their names.
+    - `skip`: the sites of the skip connection, (outputs, inputs), or None.
     """
 
-    n_inputs: int
-    n_outputs: int
-    bias: bool = True
-    order: str = "class"
-
-    def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            near = difflib.get_close_matches(self.order, ORDERS, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"order must be one of {', '.join(ORDERS)}, got {self.order!r}; "
-                f"did you mean {near!r}?"
-            )
-
-    @property
-    def fan_in(self) -> int:
-        """Sites per output."""
-        return self.n_inputs + self.bias
-
-    @property
-    def n_qubits(self) -> int:
-        return self.n_outputs * self.fan_in
+    n_qubits: int
+    weights: tuple[Int[np.ndarray, "_ _"], ...]
+    biases: tuple[bool, ...]
+    choices: tuple[Int[np.ndarray, "_ _"], ...] = ()
+    choice_names: tuple[str, ...] = ()
+    skip: Int[np.ndarray, "outputs inputs"] | None = None
 
     @functools.cached_property
-    def block_outputs(self) -> Int[np.ndarray, " n_outputs"]:
-        """The output that owns each block, blocks counted from site 0."""
-        outputs = np.arange(self.n_outputs)
-        return outputs if self.order == "class" else outputs[::-1].copy()
-
-    @functools.cached_property
-    def block_inputs(self) -> Int[np.ndarray, " fan_in"]:
-        """The input index of each site in a block; `n_inputs` is the bias."""
-        inputs = np.arange(self.fan_in)
-        return inputs if self.order == "class" else inputs[::-1].copy()
+    def architecture(self) -> Int[np.ndarray, " n"]:
+        """The sites of all architecture qubits."""
+        return np.concatenate([np.zeros(0, int), *(sites.ravel() for sites in self.choices)])
 
     def role(self, site: int) -> str:
         """What a site stores, in words, such as `weight[output 3, input 17]`."""
         if not 0 <= site < self.n_qubits:
             raise ValueError(f"site must be in 0..{self.n_qubits - 1}, got {site}")
-        block, position = divmod(site, self.fan_in)
-        output, index = self.block_outputs[block], self.block_inputs[position]
-        if index == self.n_inputs:
-            return f"bias[output {output}]"
-        return f"weight[output {output}, input {index}]"
+        for number, (sites, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            layer = f"layer {number}, " if len(self.weights) > 1 else ""
+            for output, index in np.argwhere(sites == site).tolist():
+                if bias and index == sites.shape[1] - 1:
+                    return f"bias[{layer}output {output}]"
+                return f"weight[{layer}output {output}, input {index}]"
+        if self.skip is not None:
+            for output, index in np.argwhere(self.skip == site).tolist():
+                return f"skip[output {output}, input {index}]"
+        for name, sites in zip(self.choice_names, self.choices, strict=True):
+            for copy, bit in np.argwhere(sites == site).tolist():
+                of = f"neuron {copy}, " if len(sites) > 1 else ""
+                return f"{name}[{of}bit {bit}]"
+        return "a qubit fixed by a choice"
 
-    def to_table(self, values: Integer[np.ndarray, "*batch n_qubits"] | np.ndarray) -> np.ndarray:
-        """Rearrange one value per site into (..., n_outputs, fan_in), the bias column last."""
-        blocks = values.reshape(*values.shape[:-1], self.n_outputs, self.fan_in)
-        inverse_outputs = np.argsort(self.block_outputs)
-        inverse_inputs = np.argsort(self.block_inputs)
-        return blocks[..., inverse_outputs, :][..., inverse_inputs]
+    @functools.cached_property
+    def blocks(self) -> Blocks:
+        """Where a linear network's outputs lie in the chain.
 
-    def from_table(self, table: np.ndarray) -> np.ndarray:
-        """The inverse of `to_table`: (..., n_outputs, fan_in) to one value per site."""
-        blocks = table[..., self.block_outputs, :][..., self.block_inputs]
-        return blocks.reshape(*table.shape[:-2], self.n_qubits)
+        **Raises:** `ValueError` for a network with hidden layers.
+        """
+        if len(self.weights) != 1:
+            raise ValueError(f"only linear networks lie in blocks, got {len(self.weights)} layers")
+        sites = self.weights[0]
+        return Blocks(int(sites.min()), np.argsort(sites[:, 0]), np.argsort(sites[0]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """A linear network's chain: every output owns one run of `fan_in` sites, laid out alike.
+
+    **Attributes:**
+
+    - `start`: the first block's first site.
+    - `outputs`: the output that owns each block, blocks counted from the chain's start.
+    - `inputs`: the input of each site in a block; the bias counts as the last input.
+    """
+
+    start: int
+    outputs: Int[np.ndarray, " n_outputs"]
+    inputs: Int[np.ndarray, " fan_in"]
+
+    @property
+    def fan_in(self) -> int:
+        return len(self.inputs)
+
+
+@dataclasses.dataclass
+class RegisterBuilder:
+    """Hands out sites from left to right."""
+
+    n_qubits: int = 0
+
+    def take(self, *shape: int) -> Int[np.ndarray, ...]:
+        """The next sites, as an array of this shape."""
+        size = int(np.prod(shape))
+        sites = np.arange(self.n_qubits, self.n_qubits + size).reshape(shape)
+        self.n_qubits += size
+        return sites
+
+
+def reverse(register: Register) -> Register:
+    """The same register read from its other end."""
+
+    def turn(sites: np.ndarray) -> np.ndarray:
+        return register.n_qubits - 1 - sites
+
+    return dataclasses.replace(
+        register,
+        weights=tuple(map(turn, register.weights)),
+        choices=tuple(map(turn, register.choices)),
+        skip=None if register.skip is None else turn(register.skip),
+    )

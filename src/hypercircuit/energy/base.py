@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from .._precision import check_precision
 from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..hamiltonian import LossHamiltonian
+from ..state import ExactMPS, exact_mps
 
 
 class Batch(eqx.Module):
@@ -24,7 +26,7 @@ class Batch(eqx.Module):
 
 
 class PreparedEnergy(abc.ABC):
-    """An energy of fixed shapes: `batch` runs on the host, `per_example` under jit.
+    """An energy of fixed shapes: `batch` runs on the host, `of_state` under jit.
 
     **Arguments:**
 
@@ -49,8 +51,12 @@ class PreparedEnergy(abc.ABC):
         """Lay out the examples with these row numbers, at most `batch_size` of them."""
 
     @abc.abstractmethod
+    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+        """The energy of every example of a batch in a state; pure and differentiable."""
+
     def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
-        """The energy of every example of a batch; pure and differentiable."""
+        """The energy of every example in the state that the circuit makes of `params`."""
+        return self.of_state(exact_mps(self.circuit, params), batch)
 
     def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
         """The batch's weighted energy: an unbiased estimate of the full-data energy."""
@@ -78,3 +84,20 @@ class PreparedEnergy(abc.ABC):
     def value_function(self) -> Callable[[Angles, Batch], jax.Array]:
         """`per_example`, compiled."""
         return jax.jit(self.per_example)
+
+
+@runtime_checkable
+class EnergyKind(Protocol):
+    """A strategy that evaluates energies, such as `Exact()` or `Cumulant()`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(
+        self,
+        hamiltonian: LossHamiltonian,
+        circuit: Brickwork,
+        *,
+        batch_size: int,
+        dtype: np.dtype | type = ...,
+    ) -> PreparedEnergy: ...

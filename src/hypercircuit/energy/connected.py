@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._types import AnyArray
-from ..hamiltonian import LossHamiltonian
-from ..hamiltonian.compile import CHUNK
+from ..hamiltonian import CHUNK, LossHamiltonian
 from ..state import ExactMPS
 from .chain import WorkItems, sweep, window_maps
 from .linear import linear_outputs
@@ -121,24 +120,33 @@ def connected_sums(
     by_block: dict[int, jax.Array] = {}
     for number, group in enumerate(layout.groups):
         block = matrices[number][:, : len(group.blocks)]
-        if group.parity == 1:
-            block = _open_first(block, work)
-        elif layout.fan_in % 2 == 1:
+        if (group.parity + layout.fan_in) % 2 == 1:
             cells = layout.first_cell(group.blocks) + layout.fan_in // 2
             block = _open_last(block, work, mps.maps[cells])
+        if group.parity == 1:
+            block = _open_first(block, work)
         n, width, rows, columns = block.shape[:4]
         flat = block.reshape(n, width * rows * columns, *block.shape[4:])
         sums = tables.contract(work.chunk, flat.real, flat.imag)
         sums = sums.reshape(n, width, rows, columns, -1)
         for place, number_in_chain in enumerate(group.blocks.tolist()):
             by_block[number_in_chain] = sums[:, place]
-    state = jnp.broadcast_to(mps.left[0][:, None], (len(work.first), mps.left.shape[1], 1))
+    start, end = _ends(layout, mps)
+    state = jnp.broadcast_to(start[:, None], (len(work.first), len(start), 1))
     for number in range(layout.n_blocks):
         state = jnp.einsum("nxt,nxyt->nyt", state, by_block[number])
-    end = mps.right[-1]
-    if layout.fan_in * layout.n_blocks % 2 == 1:
-        end = jnp.concatenate([end, end])
     return jnp.einsum("nyt,y->nt", state, end)
+
+
+def _ends(layout: Layout, mps: ExactMPS) -> tuple[jax.Array, jax.Array]:
+    """The vectors before the first and after the last block; a shared cell's second bit is open."""
+    start = mps.left[layout.start // 2]
+    if layout.start % 2 == 1:
+        maps = mps.maps[layout.start // 2].reshape(2, 2, len(start), len(start))
+        start = jnp.einsum("x,stxy->ty", start, maps).reshape(-1)
+    stop = layout.start + layout.fan_in * layout.n_blocks
+    end = mps.right[(stop + 1) // 2]
+    return start, jnp.concatenate([end, end]) if stop % 2 == 1 else end
 
 
 def _turn(work: ConnectedWork, inputs: jax.Array) -> jax.Array:

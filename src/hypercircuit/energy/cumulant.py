@@ -16,15 +16,23 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Angles, AnyArray
+from .._types import AnyArray
 from ..circuit import Brickwork
-from ..hamiltonian import LossHamiltonian, Softmax, SquaredError
-from ..state import exact_mps
+from ..hamiltonian import (
+    LossHamiltonian,
+    OutputLoss,
+    QuadraticTerms,
+    SectorTerms,
+    Softmax,
+    output_targets,
+)
+from ..state import ExactMPS
 from .base import Batch, PreparedEnergy
 from .exact import QuadraticEnergy
 from .linear import linear_outputs
+from .sectors import SectorEnergy
 
 #: Width in standard deviations and nats of what the softmax integral is taken over.
 _DEVIATIONS = 5.0
@@ -71,9 +79,12 @@ class Cumulant:
         dtype: np.dtype | type = np.float32,
     ) -> PreparedEnergy:
         """Fix the shapes for batches of `batch_size` examples of one compiled loss."""
-        if isinstance(hamiltonian.loss, SquaredError):
-            return QuadraticEnergy(hamiltonian, circuit, batch_size, np.dtype(dtype))
-        return CumulantEnergy(hamiltonian, circuit, batch_size, np.dtype(dtype), self)
+        arguments = (hamiltonian, circuit, batch_size, np.dtype(dtype))
+        if isinstance(hamiltonian.terms, SectorTerms):
+            return SectorEnergy(*arguments, self)
+        if isinstance(hamiltonian.terms, QuadraticTerms):
+            return QuadraticEnergy(*arguments)
+        return CumulantEnergy(*arguments, self)
 
 
 class CumulantBatch(Batch):
@@ -82,6 +93,7 @@ class CumulantBatch(Batch):
     weights: Float[AnyArray, " n"]
     x: Float[AnyArray, "n fan_in"]
     y: Int[AnyArray, " n"]
+    targets: Bool[AnyArray, "n outputs"]
 
 
 class CumulantEnergy(PreparedEnergy):
@@ -105,11 +117,12 @@ class CumulantEnergy(PreparedEnergy):
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> CumulantBatch:
         examples, weights = self.filled(examples, weights)
         x = self.hamiltonian.inputs(examples).astype(self.dtype)
-        return CumulantBatch(weights, x, self.hamiltonian.data.y[examples])
+        y = self.hamiltonian.data.y[examples]
+        targets = output_targets(y, self.hamiltonian.network.n_outputs)
+        return CumulantBatch(weights, x, y, targets)
 
-    def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, CumulantBatch)
-        mps = exact_mps(self.circuit, params)
         mean, *higher = self.outputs.cumulants(mps, batch.x, self.settings.order)
         # A logit that is all but decided keeps a tiny width, so that the gradient stays finite.
         deviation = jnp.sqrt(jnp.maximum(higher[0], 1e-8))
@@ -124,8 +137,10 @@ class CumulantEnergy(PreparedEnergy):
         if isinstance(self.hamiltonian.loss, Softmax):
             own = jnp.take_along_axis(mean, batch.y[:, None], axis=1)[:, 0]
             return self._log_sum(mean, deviation, logits, density) - own
-        sign = (2 * batch.y - 1)[:, None].astype(mean.dtype)
-        return jnp.sum(density[:, 0] * jax.nn.softplus(-sign * logits[:, 0]), axis=1)
+        loss = self.hamiltonian.loss
+        assert isinstance(loss, OutputLoss)
+        expected = jnp.einsum("ncq,ncqt->nct", density, loss.pointwise(logits))
+        return jnp.where(batch.targets, expected[..., 1], expected[..., 0]).sum(1)
 
     def _log_sum(
         self, mean: jax.Array, deviation: jax.Array, logits: jax.Array, density: jax.Array

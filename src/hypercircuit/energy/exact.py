@@ -11,17 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Angles, AnyArray
+from .._types import AnyArray
 from ..circuit import Brickwork
-from ..hamiltonian import LossHamiltonian, SquaredError
-from ..hamiltonian.compile import CHUNK
-from ..state import ExactMPS, exact_mps
+from ..hamiltonian import (
+    CHUNK,
+    FourierTerms,
+    LossHamiltonian,
+    QuadraticTerms,
+    SectorTerms,
+    SquaredError,
+    output_targets,
+)
+from ..state import ExactMPS
 from .base import Batch, PreparedEnergy
 from .chain import WorkItems, sweep, window_maps
 from .connected import ConnectedWork, connected_sums, plan_connected
 from .linear import linear_outputs, mean_outputs
 from .plan import Layout, frequency_chunks, pack_items, separated, window_list
-from .tables import Tables, build_tables
+from .sectors import SectorEnergy
+from .tables import Tables, build_tables, fourier_terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +49,15 @@ class Exact:
         dtype: np.dtype | type = np.float32,
     ) -> PreparedEnergy:
         """Fix the shapes for batches of `batch_size` examples of one compiled loss."""
-        if isinstance(hamiltonian.loss, SquaredError):
-            return QuadraticEnergy(hamiltonian, circuit, batch_size, np.dtype(dtype))
-        return ExactEnergy(hamiltonian, circuit, batch_size, np.dtype(dtype))
+        terms = hamiltonian.terms
+        arguments = (hamiltonian, circuit, batch_size, np.dtype(dtype))
+        if isinstance(terms, SectorTerms):
+            return SectorEnergy(*arguments, self)
+        if isinstance(terms, QuadraticTerms):
+            return QuadraticEnergy(*arguments)
+        if isinstance(terms, FourierTerms):
+            return ExactEnergy(*arguments)
+        raise ValueError(f"there is no exact energy: {terms.describe()}; use Sampled()")
 
 
 class SeparatedWork(eqx.Module):
@@ -72,6 +86,7 @@ class ExactBatch(Batch):
     weights: Float[AnyArray, " n"]
     x: Float[AnyArray, "n fan_in"]
     y: Int[AnyArray, " n"]
+    targets: Bool[AnyArray, "n blocks"]
     shift: Float[AnyArray, " n"]
     separated: Bool[AnyArray, " n"]
     work: SeparatedWork
@@ -105,9 +120,8 @@ class QuadraticEnergy(PreparedEnergy):
         x = self.hamiltonian.inputs(examples)
         return QuadraticBatch(weights, x.astype(self.dtype), targets.astype(self.dtype))
 
-    def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, QuadraticBatch)
-        mps = exact_mps(self.circuit, params)
         mean, variance = self.outputs.cumulants(mps, batch.x, 2)
         return (variance + (mean - batch.targets) ** 2).sum(1)
 
@@ -119,19 +133,18 @@ class ExactEnergy(PreparedEnergy):
         self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
-        spectrum = hamiltonian.spectrum
-        assert spectrum is not None
-        register = hamiltonian.network.register
-        self.layout = Layout(register.fan_in, register.n_outputs)
+        terms = self.terms = fourier_terms(hamiltonian)
+        blocks = hamiltonian.network.register.blocks
+        self.layout = Layout(blocks.start, blocks.fan_in, len(blocks.outputs))
         self.outputs = linear_outputs(hamiltonian)
         self.tables, self._first_chunk = build_tables(hamiltonian, dtype)
         self.cells_per_window = 2 if circuit.reach <= 1 else 1
-        counts = np.sort(spectrum.n_terms // CHUNK)[::-1]
+        counts = np.sort(terms.n_terms // CHUNK)[::-1]
         self._most_chunks = int(counts[0])
         self._capacity = int(counts[np.arange(batch_size) % len(counts)].sum())
-        # Losses of one output need no more than that output's own distribution.
+        # Losses that add up over outputs need no more than each output's own distribution.
         self._independent = np.ones(hamiltonian.n_examples, bool)
-        if spectrum.integral is not None and circuit.correlation_range > 0:
+        if terms.integral is not None and circuit.correlation_range > 0:
             self._independent = self._in_parts(lambda x: separated(self.layout, x, circuit.reach))
         self._n_windows = max(1, int(self._in_parts(self._list_lengths).max()))
 
@@ -155,8 +168,7 @@ class ExactEnergy(PreparedEnergy):
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> ExactBatch:
         examples, weights = self.filled(examples, weights)
-        hamiltonian, spectrum = self.hamiltonian, self.hamiltonian.spectrum
-        assert spectrum is not None
+        hamiltonian = self.hamiltonian
         inputs = hamiltonian.inputs(examples)
         # Rows that only fill up the batch get no work.
         wanted = weights != 0
@@ -178,7 +190,10 @@ class ExactEnergy(PreparedEnergy):
             weights,
             inputs.astype(self.dtype),
             hamiltonian.data.y[examples],
-            spectrum.shift[examples].astype(self.dtype),
+            output_targets(hamiltonian.data.y[examples], self.layout.n_blocks)[
+                :, hamiltonian.network.register.blocks.outputs
+            ],
+            self.terms.shift[examples].astype(self.dtype),
             independent,
             self._plan_separated(examples, inputs, independent),
             connected,
@@ -194,14 +209,13 @@ class ExactEnergy(PreparedEnergy):
         self, examples: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per example: the chunks' numbers and the cosines and sines of all-zero bits' phases."""
-        spectrum = self.hamiltonian.spectrum
-        assert spectrum is not None
+        terms = self.terms
         position, chunk, frequency = frequency_chunks(self.hamiltonian, examples)
         total = inputs.sum(1)
-        angle = (self.outputs.base * total - spectrum.origin[examples])[position, None] * frequency
+        angle = (self.outputs.base * total - terms.origin[examples])[position, None] * frequency
         shape = (len(examples), self._most_chunks)
         number = np.full(shape, len(self.tables.real) - 1, np.int32)
-        number[position, chunk] = self._first_chunk[spectrum.table[examples]][position] + chunk
+        number[position, chunk] = self._first_chunk[terms.table[examples]][position] + chunk
         cos = np.zeros((*shape, CHUNK), self.dtype)
         sin = np.zeros((*shape, CHUNK), self.dtype)
         cos[position, chunk], sin[position, chunk] = np.cos(angle), np.sin(angle)
@@ -239,14 +253,13 @@ class ExactEnergy(PreparedEnergy):
             end[:, :, None].astype(np.int32) + np.stack(offsets).astype(np.int32),
         )
 
-    def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, ExactBatch)
-        mps = exact_mps(self.circuit, params)
         sums = _separated_sums(
             self.tables, self.layout, mps, self.cells_per_window, batch.work, batch.separated
         )
         if self.tables.weights is None:
-            return jnp.take_along_axis(sums[:, 0], batch.y[:, None], axis=1)[:, 0]
+            return jnp.where(batch.targets, sums[..., 1], sums[..., 0]).sum(1)
         joint = jnp.prod(sums, axis=1)
         if batch.connected is not None:
             entangled = connected_sums(self.tables, self.layout, mps, batch.connected)

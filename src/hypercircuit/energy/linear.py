@@ -21,17 +21,20 @@ class LinearOutputs(eqx.Module):
 
     - `gain`, `base`: logit per unit input of a bit that is 1 instead of 0, and of a bit 0.
     - `block_of`: the block in the chain of every output.
-    - `fan_in`: sites per block.
+    - `start`, `fan_in`: the first block's first site, and sites per block.
     """
 
     gain: float = eqx.field(static=True)
     base: float = eqx.field(static=True)
+    start: int = eqx.field(static=True)
     fan_in: int = eqx.field(static=True)
     block_of: Int[np.ndarray, " outputs"]
 
     def rows(self, values: Float[Array, "*axes n_qubits"]) -> Float[Array, "*axes outputs fan_in"]:
         """One value per site, output by output."""
-        blocks = values.reshape(*values.shape[:-1], len(self.block_of), self.fan_in)
+        n_outputs = len(self.block_of)
+        values = values[..., self.start : self.start + n_outputs * self.fan_in]
+        blocks = values.reshape(*values.shape[:-1], n_outputs, self.fan_in)
         return blocks[..., self.block_of, :]
 
     def mean(
@@ -93,11 +96,13 @@ def linear_outputs(hamiltonian: LossHamiltonian) -> LinearOutputs:
     """Read the outputs' description off a network."""
     network = hamiltonian.network
     encoding = network.layers[0].encoding
+    blocks = network.register.blocks
     return LinearOutputs(
         gain=network.logit_scale * encoding.step,
         base=network.logit_scale * encoding.low,
-        fan_in=network.register.fan_in,
-        block_of=np.argsort(network.register.block_outputs),
+        start=blocks.start,
+        fan_in=blocks.fan_in,
+        block_of=np.argsort(blocks.outputs),
     )
 
 

@@ -16,9 +16,9 @@ import functools
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..hamiltonian import LossHamiltonian
-from ..hamiltonian.compile import CHUNK
+from ..hamiltonian import CHUNK, LossHamiltonian
 from .chain import WorkItems
+from .tables import fourier_terms
 
 ITEMS_PER_BLOCK = 16
 
@@ -41,15 +41,16 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the blocks of a register lie on the cells."""
+    """How the blocks of a register, the first one at site `start`, lie on the cells."""
 
+    start: int
     fan_in: int
     n_blocks: int
 
     @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
         blocks = np.arange(self.n_blocks)
-        parity = blocks * self.fan_in % 2
+        parity = (self.start + blocks * self.fan_in) % 2
         return tuple(
             Group(p, blocks[parity == p], (self.fan_in + p + 1) // 2)
             for p in np.unique(parity).tolist()
@@ -61,7 +62,7 @@ class Layout:
         return max(len(group.blocks) for group in self.groups)
 
     def first_cell(self, block: np.ndarray) -> np.ndarray:
-        return block * self.fan_in // 2
+        return (self.start + block * self.fan_in) // 2
 
     def offsets(self, group: Group) -> Int[np.ndarray, " width"]:
         """The blocks' first cells, the first one repeated to fill up to `width`."""
@@ -243,11 +244,10 @@ def frequency_chunks(
 
     Frequencies are in radians per unit of logit.
     """
-    spectrum = hamiltonian.spectrum
-    assert spectrum is not None
-    counts = spectrum.n_terms[examples] // CHUNK
+    terms = fourier_terms(hamiltonian)
+    counts = terms.n_terms[examples] // CHUNK
     position = np.repeat(np.arange(len(examples)), counts)
     chunk = np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)
-    spacing = np.array([table.spacing for table in spectrum.tables])[spectrum.table[examples]]
+    spacing = np.array([table.spacing for table in terms.tables])[terms.table[examples]]
     frequency = spacing[position, None] * (chunk[:, None] * CHUNK + np.arange(CHUNK))
     return position, chunk, frequency

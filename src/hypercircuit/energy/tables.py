@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..hamiltonian import LossHamiltonian
-from ..hamiltonian.compile import CHUNK
+from ..hamiltonian import CHUNK, FourierTerms, LossHamiltonian
 
 
 class Tables(eqx.Module):
@@ -19,7 +18,7 @@ class Tables(eqx.Module):
 
     - `real`, `imag`: (chunks, CHUNK, targets); one more chunk of zeros stands at the end.
     - `weights`, `constants`: the softmax quadrature, ``sum_u (constants_u - weights_u prod)``;
-      None for losses of one logit.
+      None for losses that add up over outputs.
     """
 
     real: Float[Array, "chunks chunk targets"]
@@ -46,18 +45,23 @@ class Tables(eqx.Module):
         return dot(real, self.real) - dot(imag, self.imag)
 
 
+def fourier_terms(hamiltonian: LossHamiltonian) -> FourierTerms:
+    """The Fourier sums of a compiled loss that has them."""
+    assert isinstance(hamiltonian.terms, FourierTerms)
+    return hamiltonian.terms
+
+
 def build_tables(hamiltonian: LossHamiltonian, dtype: np.dtype) -> tuple[Tables, np.ndarray]:
     """The tables and the number of each table's first chunk."""
-    spectrum = hamiltonian.spectrum
-    assert spectrum is not None
-    stacked = np.concatenate([table.coefficients for table in spectrum.tables])
+    terms = fourier_terms(hamiltonian)
+    stacked = np.concatenate([table.coefficients for table in terms.tables])
     chunks = stacked.reshape(-1, CHUNK, stacked.shape[-1])
     chunks = np.concatenate([chunks, np.zeros_like(chunks[:1])])
-    counts = np.array([len(table.coefficients) // CHUNK for table in spectrum.tables])
+    counts = np.array([len(table.coefficients) // CHUNK for table in terms.tables])
     weights = constants = None
-    if spectrum.integral is not None:
-        constants = jnp.asarray(spectrum.integral.constants, dtype)
-        weights = jnp.full(len(constants), spectrum.integral.step, dtype)
+    if terms.integral is not None:
+        constants = jnp.asarray(terms.integral.constants, dtype)
+        weights = jnp.full(len(constants), terms.integral.step, dtype)
     tables = Tables(
         jnp.asarray(chunks.real, dtype), jnp.asarray(chunks.imag, dtype), weights, constants
     )

@@ -1,24 +1,35 @@
 """From losses to operators: Fourier sums with their error, product terms, the loss Hamiltonian."""
 
-from .compile import (
-    FourierExtension as FourierExtension,
-    Lattice as Lattice,
-    LossHamiltonian as LossHamiltonian,
-    Spectrum as Spectrum,
-    compile_loss as compile_loss,
-)
+from .compile import LossHamiltonian as LossHamiltonian, compile_loss as compile_loss
+from .expansion import FourierExtension as FourierExtension, Lattice as Lattice
 from .losses import (
     LOSSES as LOSSES,
+    Hinge as Hinge,
     Logistic as Logistic,
     Loss as Loss,
+    OutputLoss as OutputLoss,
+    PairwiseLogistic as PairwiseLogistic,
+    SigmoidSquared as SigmoidSquared,
     Softmax as Softmax,
     SquaredError as SquaredError,
+    SquaredHinge as SquaredHinge,
+    ZeroOne as ZeroOne,
+    output_targets as output_targets,
 )
 from .spectral import (
     FourierSum as FourierSum,
     FrullaniIntegrand as FrullaniIntegrand,
-    LogisticIntegrand as LogisticIntegrand,
+    PointwiseIntegrand as PointwiseIntegrand,
     fit_extension as fit_extension,
     fourier_extension as fourier_extension,
     lattice_sum as lattice_sum,
+)
+from .terms import (
+    CHUNK as CHUNK,
+    FourierTerms as FourierTerms,
+    NoTerms as NoTerms,
+    QuadraticTerms as QuadraticTerms,
+    Sector as Sector,
+    SectorTerms as SectorTerms,
+    Terms as Terms,
 )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .losses import Softmax, SquaredError
+from .losses import SquaredError, output_targets
 from .spectral import FourierSum
+from .terms import FourierTerms, QuadraticTerms, SectorTerms, Terms
 
 if TYPE_CHECKING:
     from .compile import LossHamiltonian
@@ -28,11 +29,36 @@ def diagonal(hamiltonian: LossHamiltonian) -> np.ndarray:
             f"a diagonal of {hamiltonian.n_qubits} qubits has 2^{hamiltonian.n_qubits} entries; "
             f"at most {MAX_QUBITS} qubits are written out, use an energy or losses(bits) instead"
         )
-    if isinstance(hamiltonian.loss, SquaredError):
+    terms = hamiltonian.terms
+    if isinstance(terms, SectorTerms):
+        return _sectors(hamiltonian, terms)
+    if isinstance(terms, QuadraticTerms):
         return _squared(hamiltonian) / hamiltonian.n_examples
-    if isinstance(hamiltonian.loss, Softmax):
-        return _softmax(hamiltonian) / hamiltonian.n_examples
-    return _one_output(hamiltonian) / hamiltonian.n_examples
+    if isinstance(terms, FourierTerms):
+        if terms.integral is not None:
+            return _softmax(hamiltonian, terms) / hamiltonian.n_examples
+        return _additive(hamiltonian, terms) / hamiltonian.n_examples
+    raise ValueError(f"there is no compiled operator: {terms.describe()}")
+
+
+def _sectors(hamiltonian: LossHamiltonian, terms: SectorTerms) -> np.ndarray:
+    """Every setting's diagonal in the place of its bits, which lie at one end of the chain."""
+    sites = hamiltonian.network.global_sites
+    n_left = hamiltonian.n_qubits - len(sites)
+    at_start = min(sites) == 0
+    shape = (2 ** len(sites), 2**n_left) if at_start else (2**n_left, 2 ** len(sites))
+    total = np.empty(shape)
+    known: list[tuple[Terms, np.ndarray]] = []
+    for sector in terms.sectors:
+        inner = sector.hamiltonian
+        values = next((values for each, values in known if each is inner.terms), None)
+        if values is None:
+            values = diagonal(inner)
+            known.append((inner.terms, values))
+        bits = [bit for _, bit in sorted(zip(sites, sector.bits, strict=True))]
+        code = int("".join(map(str, bits)), 2)
+        total[(code,) if at_start else (slice(None), code)] = values
+    return total.reshape(-1)
 
 
 def _weights(hamiltonian: LossHamiltonian, n_sites: int) -> np.ndarray:
@@ -64,59 +90,61 @@ def _squared(hamiltonian: LossHamiltonian) -> np.ndarray:
     loss = hamiltonian.loss
     assert isinstance(loss, SquaredError)
     targets = loss.targets(hamiltonian.data.y, network.n_outputs)
-    total = np.zeros(2**network.n_qubits)
-    for part in _parts(hamiltonian, 2**network.register.fan_in):
+    total = np.zeros(2 ** network.layers[0].n_bits)
+    for part in _parts(hamiltonian, 2**network.register.blocks.fan_in):
         logits = _block_logits(hamiltonian, part)
-        for block, output in enumerate(network.register.block_outputs):
+        for block, output in enumerate(network.register.blocks.outputs):
             values = ((logits - targets[part, output, None]) ** 2).sum(0)
             _spread(total, values, block, network.n_outputs)
     return total
 
 
-def _one_output(hamiltonian: LossHamiltonian) -> np.ndarray:
-    spectrum = hamiltonian.spectrum
-    assert spectrum is not None
-    fan_in = hamiltonian.n_qubits
-    scale = hamiltonian.network.logit_scale
-    cut = fan_in // 2
+def _additive(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:
+    """Losses that add up over outputs, block by block, each block cut in two halves."""
+    network = hamiltonian.network
+    blocks = network.register.blocks
+    scale = network.logit_scale
+    cut = blocks.fan_in // 2
     x = hamiltonian.inputs(np.arange(hamiltonian.n_examples))
-    left = scale * x[:, :cut] @ _weights(hamiltonian, cut).T - spectrum.origin[:, None]
-    right = scale * x[:, cut:] @ _weights(hamiltonian, fan_in - cut).T
-    total = np.zeros((left.shape[1], right.shape[1]))
-    for i, label in enumerate(hamiltonian.data.y):
-        table = spectrum.tables[spectrum.table[i]]
+    left = scale * x[:, :cut] @ _weights(hamiltonian, cut).T - terms.origin[:, None]
+    right = scale * x[:, cut:] @ _weights(hamiltonian, blocks.fan_in - cut).T
+    targets = output_targets(hamiltonian.data.y, network.n_outputs)
+    parts = np.zeros((network.n_outputs, left.shape[1], right.shape[1]))
+    for i, of_outputs in enumerate(targets):
+        table = terms.tables[terms.table[i]]
         frequencies = table.spacing * np.arange(len(table.coefficients))
-        first = table.coefficients[:, label, None] * np.exp(1j * np.outer(frequencies, left[i]))
+        first = np.exp(1j * np.outer(frequencies, left[i]))
         second = np.exp(1j * np.outer(frequencies, right[i]))
-        total += (first.T @ second).real
-    return total.reshape(-1)
+        for target in set(of_outputs.tolist()):
+            values = ((table.coefficients[:, int(target), None] * first).T @ second).real
+            parts[of_outputs == target] += values
+    total = np.zeros(2 ** (network.n_outputs * blocks.fan_in))
+    for block, output in enumerate(blocks.outputs):
+        _spread(total, parts[output].reshape(-1), block, network.n_outputs)
+    return total
 
 
-def _softmax(hamiltonian: LossHamiltonian) -> np.ndarray:
-    spectrum = hamiltonian.spectrum
-    assert spectrum is not None
-    assert spectrum.integral is not None
-    integral = spectrum.integral
-    register = hamiltonian.network.register
-    size, n_outputs = 2**register.fan_in, register.n_outputs
+def _softmax(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:
+    integral = terms.integral
+    assert integral is not None
+    blocks = hamiltonian.network.register.blocks
+    size, n_outputs = 2**blocks.fan_in, len(blocks.outputs)
     cut = n_outputs // 2
     total = np.zeros((size**cut, size ** (n_outputs - cut)))
     flat = total.reshape(-1)
     for part in _parts(hamiltonian, size):
         logits = _block_logits(hamiltonian, part)
         labels = hamiltonian.data.y[part]
-        for block, output in enumerate(register.block_outputs):
+        for block, output in enumerate(blocks.outputs):
             values = -logits[labels == output].sum(0)
             _spread(flat, values, block, n_outputs)
         for i, row in enumerate(logits):
             example = part.start + i
-            factor = _factors(
-                spectrum.tables[spectrum.table[example]], row, spectrum.origin[example]
-            )
+            factor = _factors(terms.tables[terms.table[example]], row, terms.origin[example])
             left = _outer([factor] * cut)
             right = _outer([factor] * (n_outputs - cut))
             total -= integral.step * (left.T @ right)
-    return flat + integral.constants.sum() * hamiltonian.n_examples + spectrum.shift.sum()
+    return flat + integral.constants.sum() * hamiltonian.n_examples + terms.shift.sum()
 
 
 def _factors(table: FourierSum, logits: np.ndarray, origin: float) -> np.ndarray:

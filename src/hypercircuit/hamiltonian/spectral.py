@@ -20,6 +20,7 @@ import abc
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -58,8 +59,17 @@ class Integrand(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def curvatures(self) -> tuple[float, float]:
-        """Bounds on the second derivatives in z of the exact combined sums and targets."""
+    def curvatures(self) -> tuple[float, float] | None:
+        """Bounds on the second derivatives in z of the exact combined sums and targets, if any."""
+
+    @property
+    def slopes(self) -> tuple[float, float] | None:
+        """Bounds on their first derivatives, for functions with kinks."""
+        return None
+
+    @abc.abstractmethod
+    def highest_frequency(self, tolerance: float) -> float:
+        """About the frequency, in radians per unit of logit, that a tolerance asks for."""
 
     @property
     @abc.abstractmethod
@@ -68,25 +78,49 @@ class Integrand(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class LogisticIntegrand(Integrand):
-    """``log(1 + exp(z))`` for label 0 and ``log(1 + exp(-z))`` for label 1."""
+class PointwiseIntegrand(Integrand):
+    """A function of one logit per label, such as ``log(1 + exp(z))`` and ``log(1 + exp(-z))``.
+
+    **Arguments:**
+
+    - `function`: from (n,) logits to (n, labels) values.
+    - `curvature`: a bound on its second derivative, or None.
+    - `slope`: a bound on its first derivative where the second has none (a kink), or None.
+    - `n_outputs`: how many outputs' functions a loss adds up; their errors add up too.
+    """
+
+    function: Callable[[np.ndarray], np.ndarray]
+    curvature: float | None
+    slope: float | None
+    n_outputs: int = 1
 
     def targets(self, z: np.ndarray) -> np.ndarray:
-        return np.stack([np.logaddexp(0, z), np.logaddexp(0, -z)], axis=1)
+        return self.function(z)
 
     def combine(self, values: np.ndarray) -> np.ndarray:
         return values
 
     def loss_error(self, combined: float, each: np.ndarray) -> float:
-        return combined
+        return self.n_outputs * combined
 
     @property
-    def curvatures(self) -> tuple[float, float]:
-        return 0.25, 0.25
+    def curvatures(self) -> tuple[float, float] | None:
+        return None if self.curvature is None else (self.curvature, self.curvature)
+
+    @property
+    def slopes(self) -> tuple[float, float] | None:
+        return None if self.slope is None else (self.slope, self.slope)
 
     @property
     def quadrature_error(self) -> float:
         return 0.0
+
+    def highest_frequency(self, tolerance: float) -> float:
+        if self.curvature is None:
+            return 1 / tolerance
+        # Analytic functions here have their poles at +-i pi or further away.
+        smooth = math.log(10 / tolerance) / math.pi
+        return smooth if self.curvature < 1 else max(smooth, math.sqrt(self.curvature / tolerance))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +184,9 @@ class FrullaniIntegrand(Integrand):
     def quadrature_error(self) -> float:
         return self.tolerance
 
+    def highest_frequency(self, tolerance: float) -> float:
+        return math.log(10 / tolerance) / (math.pi / 2)
+
 
 def fit_extension(
     integrand: Integrand, half_range: float, n_terms: int, *, cutoff: float
@@ -198,18 +235,22 @@ def fourier_extension(
     best = fit_extension(integrand, half_range, n_terms, cutoff=cutoff)
     if slack is None:
         slack = max(0.1 * best.error, 1e-14)
-    exact_combined, exact_each = integrand.curvatures
-    combined_curvature = (
-        _second_derivatives(integrand.combine(best.coefficients), best.spacing, half_range).max()
-        + exact_combined
+    # What the error can grow by between two grid points: from its second derivative, or its
+    # first one where a kink leaves no other bound.
+    order, exact = (2, integrand.curvatures) if integrand.curvatures else (1, integrand.slopes)
+    if exact is None:
+        raise ValueError("a function with jumps has no Fourier extension with a bounded error")
+    combined_bound = (
+        _derivatives(integrand.combine(best.coefficients), best.spacing, half_range, order).max()
+        + exact[0]
     )
-    each_curvature = _second_derivatives(best.coefficients, best.spacing, half_range) + exact_each
-    gap = min(half_range / (20 * n_terms), math.sqrt(8 * slack / combined_curvature))
+    each_bound = _derivatives(best.coefficients, best.spacing, half_range, order) + exact[1]
+    widest = math.sqrt(8 * slack / combined_bound) if order == 2 else 2 * slack / combined_bound
+    gap = min(half_range / (20 * n_terms), widest)
     grid = half_range * np.linspace(0, 1, math.ceil(half_range / gap) + 1)
     combined, each = _largest_errors(integrand, best, grid)
-    error = integrand.loss_error(
-        combined + combined_curvature * gap**2 / 8, each + each_curvature * gap**2 / 8
-    )
+    between = gap**2 / 8 if order == 2 else gap / 2
+    error = integrand.loss_error(combined + combined_bound * between, each + each_bound * between)
     return dataclasses.replace(best, error=error)
 
 
@@ -225,7 +266,10 @@ def lattice_sum(
         raise ValueError(
             f"{n_terms} terms are exact on at most {period} lattice points, got {n_points}"
         )
-    values = integrand.targets(start + step * np.arange(period))
+    points = start + step * np.arange(period)
+    # A point that is zero but for rounding must not fall on the wrong side of a jump.
+    points[np.abs(points) < 1e-9 * step] = 0
+    values = integrand.targets(points)
     coefficients = np.fft.rfft(values, axis=0) / period
     coefficients[1:] *= 2
     table = FourierSum(2 * math.pi / (period * step), coefficients, 0.0)
@@ -243,15 +287,19 @@ def _evaluate(coefficients: np.ndarray, spacing: float, z: np.ndarray) -> np.nda
     return np.cos(phase) @ coefficients.real - np.sin(phase) @ coefficients.imag
 
 
-def _second_derivatives(coefficients: np.ndarray, spacing: float, half_range: float) -> np.ndarray:
-    """A bound on the second derivative in z of every column's sum over the whole range."""
+def _derivatives(
+    coefficients: np.ndarray, spacing: float, half_range: float, order: int
+) -> np.ndarray:
+    """A bound on the first or second derivative in z of every column's sum over the range."""
     frequencies = spacing * np.arange(len(coefficients))[:, None]
     grid = np.linspace(-half_range, half_range, 64 * len(frequencies) + 1)
-    second = frequencies**2 * coefficients
-    third = (frequencies**3 * np.abs(coefficients)).sum(0)
+    derivative = (1j * frequencies) ** order * coefficients
+    following = (frequencies ** (order + 1) * np.abs(coefficients)).sum(0)
     parts = np.array_split(grid, math.ceil(len(grid) / 4096))
-    largest = np.max([np.abs(_evaluate(second, spacing, part)).max(0) for part in parts], axis=0)
-    return largest + third * half_range / (64 * len(frequencies))
+    largest = np.max(
+        [np.abs(_evaluate(derivative, spacing, part)).max(0) for part in parts], axis=0
+    )
+    return largest + following * half_range / (64 * len(frequencies))
 
 
 def _largest_errors(

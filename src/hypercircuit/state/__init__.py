@@ -1,5 +1,6 @@
 """What the circuit makes: the exact MPS, its Born distribution, samples and moments."""
 
+from .condition import condition as condition
 from .exact import ExactMPS as ExactMPS, exact_mps as exact_mps
 from .moments import (
     Band as Band,

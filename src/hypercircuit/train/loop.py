@@ -8,7 +8,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, UInt8
 from .._types import Angles
 from ..circuit import Brickwork
 from ..data import Dataset
-from ..energy import Batch, Exact, PreparedEnergy
-from ..hamiltonian import LossHamiltonian, SquaredError
+from ..energy import Batch, EnergyKind, Exact
+from ..hamiltonian import LossHamiltonian, QuadraticTerms
 from ..state import exact_mps, most_likely
 from .checkpoint import load_latest_checkpoint, save_checkpoint
 from .history import History
@@ -29,23 +29,6 @@ from .interrupt import StopSignals
 from .progress import Progress
 
 CHECKPOINTS = "checkpoints"
-
-
-@runtime_checkable
-class EnergyKind(Protocol):
-    """A strategy that evaluates energies, such as `Exact()` or `Cumulant()`."""
-
-    @property
-    def name(self) -> str: ...
-
-    def prepare(
-        self,
-        hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
-        *,
-        batch_size: int,
-        dtype: np.dtype | type = ...,
-    ) -> PreparedEnergy: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,7 +183,7 @@ class _Loop:
         }
         self.check = None
         n_check = min(schedule.check_examples, hamiltonian.n_examples)
-        if not isinstance(energy, Exact) and not isinstance(hamiltonian.loss, SquaredError):
+        if not isinstance(energy, Exact) and not isinstance(hamiltonian.terms, QuadraticTerms):
             rows = np.random.default_rng(seed).permutation(hamiltonian.n_examples)[:n_check]
             kinds = (energy, Exact())
             prepared = [
@@ -327,7 +310,7 @@ class _Loop:
         bits, _ = _likeliest(self.circuit, state.params)
         network, loss = self.hamiltonian.network, self.hamiltonian.loss
         x = self.validation.x.astype(np.float32, copy=False)
-        logits = network.logits(np.asarray(bits[:1]), x)[0]
+        logits = network.logits(np.asarray(bits[:1]), x, step=self.validation.step)[0]
         value = float(loss.value(logits, self.validation.y).mean())
         accuracy = float((loss.predict(logits) == self.validation.y).mean())
         row["validation_loss"], row["validation_accuracy"] = value, accuracy

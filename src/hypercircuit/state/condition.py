@@ -1,0 +1,92 @@
+"""The state after some qubits at one end of the chain were measured.
+
+    sites   0 1 | 2 3 | 4 5 | 6 7 | ...        measured: 0 .. 2
+            # #   # .   . .   . .
+
+Their cells keep the maps of the outcome only, divided by its probability. The vectors that stand
+for the traced-out chain change within twice the circuit's reach of the measured cells; further
+away a product of traced maps is of rank one, and they are what they were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .exact import ExactMPS
+
+_FLOOR = 1e-12
+
+
+def condition(
+    mps: ExactMPS, sites: Sequence[int], bits: Sequence[int]
+) -> tuple[Float[Array, ""], ExactMPS]:
+    """The probability of an outcome and the state it leaves, on the same chain.
+
+    **Arguments:**
+
+    - `sites`: neighbouring sites that reach one end of the chain, in any order.
+    - `bits`: the outcome of each.
+
+    **Raises:** `ValueError` for sites elsewhere.
+    """
+    n_cells = mps.maps.shape[0]
+    outcome = dict(zip(map(int, sites), map(int, bits), strict=True))
+    first, last = min(outcome), max(outcome)
+    touching = first == 0 or last == mps.n_qubits - 1
+    if not touching or last - first + 1 != len(outcome) or len(outcome) != len(sites):
+        raise ValueError(
+            "sites must be neighbours that reach one end of the chain of "
+            f"{mps.n_qubits} qubits, got {tuple(sites)}"
+        )
+    mask = np.ones((n_cells, 2, 2))
+    for site, bit in outcome.items():
+        np.moveaxis(mask[site // 2], site % 2, 0)[1 - bit] = 0
+    cells = range(first // 2, last // 2 + 1)
+    kept = jnp.asarray(mask[cells.start : cells.stop], mps.maps.dtype)
+    maps = mps.maps.at[cells.start : cells.stop].multiply(kept.reshape(-1, 4, 1, 1))
+    tensors = mps.cells.at[cells.start : cells.stop].multiply(
+        kept[:, None, :, :, None].astype(mps.cells.dtype)
+    )
+    if first == 0:
+        stop = min(n_cells, cells.stop + 2 * mps.reach)
+        left = [mps.left[0]]
+        for cell in range(stop):
+            left.append(left[-1] @ maps[cell].sum(0))
+        probability = jnp.maximum(left[cells.stop] @ mps.right[cells.stop], _FLOOR)
+        end, changed_left = 0, jnp.stack([left[0], *(each / probability for each in left[1:])])
+        new_left = jnp.concatenate([changed_left, mps.left[stop + 1 :]])
+        maps = maps.at[0].divide(probability)
+        new_right = _right(maps, mps.right, range(cells.stop))
+    else:
+        start = max(0, cells.start - 2 * mps.reach)
+        right = [mps.right[-1]]
+        for cell in range(n_cells - 1, start - 1, -1):
+            right.append(maps[cell].sum(0) @ right[-1])
+        right = right[::-1]
+        probability = jnp.maximum(mps.left[cells.start] @ right[cells.start - start], _FLOOR)
+        changed_right = jnp.stack([*(each / probability for each in right[:-1]), right[-1]])
+        new_right = jnp.concatenate([mps.right[:start], changed_right])
+        end, maps = n_cells - 1, maps.at[n_cells - 1].divide(probability)
+        new_left = _left(maps, mps.left, range(cells.start, n_cells))
+    tensors = tensors.at[end].divide(jnp.sqrt(probability).astype(tensors.dtype))
+    return probability, dataclasses.replace(
+        mps, cells=tensors, maps=maps, left=new_left, right=new_right
+    )
+
+
+def _right(maps: jax.Array, right: jax.Array, cells: range) -> jax.Array:
+    for cell in reversed(cells):
+        right = right.at[cell].set(maps[cell].sum(0) @ right[cell + 1])
+    return right
+
+
+def _left(maps: jax.Array, left: jax.Array, cells: range) -> jax.Array:
+    for cell in cells:
+        left = left.at[cell + 1].set(left[cell] @ maps[cell].sum(0))
+    return left
