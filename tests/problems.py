@@ -165,6 +165,23 @@ PROBLEMS = {
     "hinge-lattice": Problem("hinge", 2, 4, step=0.5, encoding=(0.0, 1.0)),
     "squared-hinge-lattice": Problem("squared-hinge", 1, 8, step=0.25, zeros=0.4),
     "zero-one": Problem("zero-one", 1, 9, step=0.5, interval=(-1.2, 1.4), zeros=0.3),
+    # losses of all outputs together, on lattices
+    "zero-one-three": Problem("zero-one", 3, 3, step=0.5, interval=(-1.2, 1.4), zeros=0.3),
+    "zero-one-reversed": Problem(
+        "zero-one", 3, 4, step=0.25, bias=False, order="class-reversed", encoding=(-3.0, 1.0)
+    ),
+    "zero-one-sparse": Problem(
+        "zero-one", 2, 7, step=1.0, bias=False, idle=(2, 2), interval=(0, 3)
+    ),
+    # differences of outputs
+    "pairwise": Problem("pairwise-logistic", 3, 3, interval=(-1.4, 1.6), scale=0.5),
+    "pairwise-lattice": Problem(
+        "pairwise-logistic", 4, 2, step=0.5, order="class-reversed", zeros=0.4
+    ),
+    "pairwise-sparse": Problem("pairwise-logistic", 2, 8, bias=False, idle=(2, 3)),
+    "pairwise-choice": Problem(
+        "pairwise-logistic", 2, 3, encodings=((-1.0, 1.0), (0.0, 1.0), (-3.0, 0.5))
+    ),
     # architecture qubits
     "encoding-choice": Problem(
         "logistic", 1, 5, encodings=((0.0, 1.0), (-1.0, 1.0), (-2.0, 1.0), (-3.0, 1.0))

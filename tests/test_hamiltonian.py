@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+import hypercircuit.hamiltonian.linear as linear
 import oracles
 from hypercircuit.bnn import Dense, Encoding, Network
 from hypercircuit.data import Dataset
@@ -19,6 +20,7 @@ from hypercircuit.hamiltonian import (
     Logistic,
     Loss,
     LossHamiltonian,
+    PairwiseLogistic,
     PointwiseIntegrand,
     QuadraticTerms,
     SectorTerms,
@@ -101,7 +103,7 @@ def test_diagonal_within_the_certificate(name: str):
     error = np.abs(diagonal - problem.diagonal).max()
     assert np.ptp(problem.diagonal) > 0.1
     if problem.loss == "squared":
-        assert isinstance(hamiltonian.terms, QuadraticTerms)
+        assert isinstance(hamiltonian.terms, (QuadraticTerms, SectorTerms))
         assert (hamiltonian.spectral_error, error < 1e-13) == (0.0, True)
         return
     if isinstance(hamiltonian.terms, SectorTerms):
@@ -245,7 +247,7 @@ def test_large_lattices_give_way_to_the_extension():
 def test_wider_logits_take_more_terms():
     rows = np.array([[0.3, 1.0], [2.0, 3.0], [30.0, 45.0]])
     data = dataset(rows, [0, 1, 0])
-    network = Network((Dense(2, 1),), 1.0)
+    network = Network((Dense(2, 1),), logit_scale=1.0)
     spectrum = compile_loss(network, data, Logistic(), tolerance=0.1).terms
     assert isinstance(spectrum, FourierTerms)
     assert (np.diff(spectrum.n_terms) >= 0).all()
@@ -357,7 +359,10 @@ class _Jumps(Integrand):
     def loss_error(self, combined, each):
         return combined
 
-    curvatures = (0.0, 0.0)
+    def highest_frequency(self, tolerance):
+        return 1 / tolerance
+
+    curvatures = None
     quadrature_error = 0.0
 
 
@@ -409,9 +414,10 @@ def test_a_step_that_misses_one_is_a_lattice_without_bias():
     [
         (Softmax(), 3, 2, "the softmax loss needs one output per class, got 3 outputs for 2"),
         (Softmax(), 1, 2, "got 1 outputs for 2 classes; for two classes and one output use Log"),
-        (Logistic(), 2, 2, "the logistic loss needs one output and two classes, got 2 outputs"),
-        (Logistic(), 1, 3, "got 1 outputs and 3 classes; for more classes use Softmax()"),
-        (SquaredError(), 1, 3, "the squared error needs one output per class, or one output for"),
+        (Logistic(), 2, 3, "the logistic loss needs one output per class, or one output for two"),
+        (Logistic(), 1, 3, "got 1 outputs for 3 classes"),
+        (PairwiseLogistic(), 1, 2, "pairwise-logistic loss needs one output per class, got 1"),
+        (SquaredError(), 1, 3, "the squared loss needs one output per class, or one output for"),
         (SquaredError(), 3, 2, "got 3 outputs for 2 classes"),
     ],
 )
@@ -423,7 +429,7 @@ def test_losses_refuse_outputs(loss: Loss, n_outputs: int, n_classes: int, messa
 
 def test_refuses_tolerances_out_of_reach(monkeypatch: pytest.MonkeyPatch):
     # As if no sum of any length were good enough; trying them all takes minutes.
-    monkeypatch.setattr(compilation, "_widest_table", lambda *arguments: (None, 0.0))
+    monkeypatch.setattr(linear, "_widest_table", lambda *arguments: (None, 0.0))
     data = dataset([[300.0, 500.0], [0.25, 0.0]], [1, 0])
     with refuses("tolerance 0.001 needs more than 1024 frequencies for logits up to 240; raise"):
         compile_loss(Network((Dense(2, 1, False),)), data, Logistic())

@@ -35,8 +35,10 @@ def diagonal(hamiltonian: LossHamiltonian) -> np.ndarray:
     if isinstance(terms, QuadraticTerms):
         return _squared(hamiltonian) / hamiltonian.n_examples
     if isinstance(terms, FourierTerms):
-        if terms.integral is not None:
-            return _softmax(hamiltonian, terms) / hamiltonian.n_examples
+        if terms.joint:
+            return _joint(hamiltonian, terms) / hamiltonian.n_examples
+        if hamiltonian.loss.form(hamiltonian.network.n_outputs) == "pairs":
+            return _pairs(hamiltonian, terms) / hamiltonian.n_examples
         return _additive(hamiltonian, terms) / hamiltonian.n_examples
     raise ValueError(f"there is no compiled operator: {terms.describe()}")
 
@@ -124,36 +126,68 @@ def _additive(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:
     return total
 
 
-def _softmax(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:
-    integral = terms.integral
-    assert integral is not None
+def _pairs(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:
+    """Functions of the differences between the true class's logit and each other one."""
+    blocks = hamiltonian.network.register.blocks
+    size, n_blocks = 2**blocks.fan_in, len(blocks.outputs)
+    logits = _block_logits(hamiltonian, slice(None))
+    total = np.zeros((size,) * n_blocks)
+    for i, label in enumerate(hamiltonian.data.y):
+        table = terms.tables[terms.table[i]]
+        frequencies = table.spacing * np.arange(len(table.coefficients))
+        turned = np.exp(1j * np.outer(frequencies, logits[i]))
+        start = np.exp(-1j * frequencies * terms.origin[i]) * table.coefficients[:, 1]
+        own = int(np.flatnonzero(blocks.outputs == label)[0])
+        values = ((start[:, None] * turned).T @ turned.conj()).real
+        for other in range(n_blocks):
+            if other != own:
+                shape = [size if block in (own, other) else 1 for block in range(n_blocks)]
+                total += (values if own < other else values.T).reshape(shape)
+    return total.reshape(-1)
+
+
+def _joint(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:
+    """Integrals or sums of products over all outputs: softmax and zero-one loss."""
     blocks = hamiltonian.network.register.blocks
     size, n_outputs = 2**blocks.fan_in, len(blocks.outputs)
     cut = n_outputs // 2
     total = np.zeros((size**cut, size ** (n_outputs - cut)))
     flat = total.reshape(-1)
+    weight = terms.integral.step if terms.integral is not None else 1.0
     for part in _parts(hamiltonian, size):
         logits = _block_logits(hamiltonian, part)
         labels = hamiltonian.data.y[part]
-        for block, output in enumerate(blocks.outputs):
-            values = -logits[labels == output].sum(0)
-            _spread(flat, values, block, n_outputs)
-        for i, row in enumerate(logits):
+        if terms.integral is not None:
+            for block, output in enumerate(blocks.outputs):
+                values = -logits[labels == output].sum(0)
+                _spread(flat, values, block, n_outputs)
+        for i, (row, label) in enumerate(zip(logits, labels, strict=True)):
             example = part.start + i
             factor = _factors(terms.tables[terms.table[example]], row, terms.origin[example])
-            left = _outer([factor] * cut)
-            right = _outer([factor] * (n_outputs - cut))
-            total -= integral.step * (left.T @ right)
-    return flat + integral.constants.sum() * hamiltonian.n_examples + terms.shift.sum()
+            own, other = (
+                (factor[: terms.ranks], factor[terms.ranks :])
+                if terms.ranks
+                else (
+                    factor,
+                    factor,
+                )
+            )
+            each = [own if output == label else other for output in blocks.outputs]
+            total -= weight * (_outer(each[:cut], len(own)).T @ _outer(each[cut:], len(own)))
+    if terms.integral is not None:
+        constant = terms.integral.constants.sum() * hamiltonian.n_examples + terms.shift.sum()
+    else:
+        constant = hamiltonian.n_examples
+    return flat + constant
 
 
 def _factors(table: FourierSum, logits: np.ndarray, origin: float) -> np.ndarray:
     return table(logits - origin).T
 
 
-def _outer(factors: list[np.ndarray]) -> np.ndarray:
+def _outer(factors: list[np.ndarray], n_nodes: int) -> np.ndarray:
     """The products of one entry of each factor, node by node: (n_nodes, product of sizes)."""
-    result = np.ones((len(factors[0]), 1))
+    result = np.ones((n_nodes, 1))
     for factor in factors:
         result = (result[:, :, None] * factor[:, None, :]).reshape(
             len(factor), math.prod((result.shape[1], factor.shape[1]))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ..bnn import Network
 from ..data import Dataset
 from .expansion import Expansion, FourierExtension, Lattice
-from .losses import Loss, OutputLoss, Softmax, ZeroOne
+from .losses import Loss, OutputLoss, PairwiseLogistic, Softmax, ZeroOne
 from .spectral import (
     FourierSum,
     FrullaniIntegrand,
@@ -25,6 +25,8 @@ from .terms import CHUNK, FourierTerms
 
 #: More frequencies than this are not tried.
 MAX_TERMS = 1024
+#: Values of a logit beyond which the zero-one loss of several outputs is refused.
+MAX_RANKS = 4096
 _LATTICE_TOLERANCE = 2e-10
 
 
@@ -33,6 +35,9 @@ def linear_terms(
 ) -> FourierTerms:
     """Expand a loss of a linear network; see [`hypercircuit.compile_loss`][]."""
     ranges = _reachable(network, data)
+    if isinstance(loss, PairwiseLogistic):
+        # Of the difference of two logits, which have the same range.
+        ranges = _Ranges(np.zeros_like(ranges.middle), 2 * ranges.half, -2 * ranges.half)
     lattice = _lattice(network, data, ranges)
     if lattice is None and isinstance(expansion, Lattice):
         raise ValueError(
@@ -53,6 +58,8 @@ def linear_terms(
         extended = _n_terms_guess(half, _integrand(network, loss, ranges, tolerance), tolerance)
         if np.mean(_round_up((lattice + 1) // 2)) > 2 * extended:
             lattice = None
+    if lattice is not None and jumps and network.n_outputs > 1:
+        return _rank_spectrum(network, data, ranges, lattice)
     if lattice is not None:
         return _lattice_spectrum(network, data, loss, ranges, lattice)
     return _extension_spectrum(network, loss, ranges, tolerance)
@@ -136,6 +143,33 @@ def _lattice_spectrum(
     return FourierTerms(tables, table.reshape(-1), ranges.lowest, shift, "lattice", integral)
 
 
+def _rank_spectrum(
+    network: Network, data: Dataset, ranges: _Ranges, n_points: np.ndarray
+) -> FourierTerms:
+    """Of every lattice point t, counted from an example's lowest: is z there, is z below."""
+    assert data.step is not None
+    spacing = network.logit_scale * abs(network.layers[0].encoding.step) * data.step
+    n_ranks = int(n_points.max())
+    if n_ranks > MAX_RANKS:
+        raise ValueError(
+            f"the zero-one loss of {network.n_outputs} outputs needs at most {MAX_RANKS} values "
+            f"per logit, the data give {n_ranks}; use fewer pixel levels or a smooth loss"
+        )
+    tables = []
+    sizes, table = np.unique(_round_up((n_points + 2) // 2), return_inverse=True)
+    for n_terms in sizes.tolist():
+        period = 2 * n_terms - 1
+        point, rank = np.arange(period)[:, None], np.arange(n_ranks)
+        values = np.concatenate([point == rank, point < rank], axis=1).astype(float)
+        coefficients = np.fft.rfft(values, axis=0) / period
+        coefficients[1:] *= 2
+        rounding = 4e-16 * math.log2(period) * n_ranks * network.n_outputs
+        tables.append(FourierSum(2 * math.pi / (period * spacing), coefficients, rounding))
+    zero = np.zeros_like(ranges.middle)
+    lowest = ranges.lowest
+    return FourierTerms(tuple(tables), table, lowest, zero, "lattice", ranks=n_ranks)
+
+
 def _extension_spectrum(
     network: Network, loss: Loss, ranges: _Ranges, tolerance: float
 ) -> FourierTerms:
@@ -193,6 +227,8 @@ def _widest_table(
 def _integrand(network: Network, loss: Loss, ranges: _Ranges, tolerance: float) -> Integrand:
     if isinstance(loss, Softmax):
         return FrullaniIntegrand(max(float(ranges.half.max()), 1e-3), network.n_outputs, tolerance)
+    if isinstance(loss, PairwiseLogistic):
+        return PointwiseIntegrand(loss.pointwise, 0.25, None, network.n_outputs - 1)
     if isinstance(loss, OutputLoss):
         return PointwiseIntegrand(loss.pointwise, loss.curvature, loss.slope, network.n_outputs)
     assert isinstance(loss, ZeroOne)

@@ -180,6 +180,10 @@ class PairwiseLogistic(Loss):
         each = np.logaddexp(np.zeros((), logits.dtype), logits - own)
         return np.where(output_targets(y, logits.shape[-1]), 0, each).sum(-1)
 
+    def pointwise(self, gap: Any) -> Any:
+        """The loss of one gap z_c - z_y and of one gap z_y - z_c; NumPy or JAX."""
+        return Logistic().pointwise(gap)
+
     def check(self, network: Network, data: Dataset) -> None:
         if network.n_outputs != data.n_classes or network.n_outputs < 2:
             raise ValueError(

@@ -53,7 +53,11 @@ class FourierTerms(Terms):
     - `shift`: (n_examples,) the logit that the functions take for zero; the softmax integral is
       taken around the middle of the reachable range, zero otherwise.
     - `kind`: `"extension"` or `"lattice"`.
-    - `integral`: the nodes of the softmax integral, or None for losses that add up over outputs.
+    - `integral`: the nodes of the softmax integral, or None for other losses.
+    - `ranks`: lattice points of the zero-one loss of several outputs, whose functions are, for
+      every point t, whether the logit is t (the true class) and whether it is below t (others).
+
+    A loss with neither adds up over outputs, with one function per target.
     """
 
     tables: tuple[FourierSum, ...]
@@ -61,7 +65,13 @@ class FourierTerms(Terms):
     origin: Float[np.ndarray, " n_examples"]
     shift: Float[np.ndarray, " n_examples"]
     kind: str
-    integral: FrullaniIntegrand | None
+    integral: FrullaniIntegrand | None = None
+    ranks: int = 0
+
+    @property
+    def joint(self) -> bool:
+        """Whether the loss is made of products over all outputs."""
+        return self.integral is not None or self.ranks > 0
 
     @property
     def errors(self) -> Float[np.ndarray, " n_examples"]:
