@@ -89,8 +89,28 @@ TELLING = [
     (5, "logistic-gaps", "ry", None, "separated"),
     (2, "squared-two", "ry-rz", None, None),
     (4, "squared-one", "ry-rz", None, None),
+    (2, "one-vs-rest", "ry-rz", None, "separated"),
+    (2, "zero-one-three", "ry-rz", None, "separated"),
+    (4, "zero-one-sparse", "ry", None, "connected"),
+    (2, "pairwise", "ry", None, None),
+    (4, "pairwise-sparse", "ry-rz", None, None),
+    (4, "encoding-choice", "ry-rz", None, None),
+    (2, "softmax-choices", "ry", None, None),
+    (3, "softmax-choices-reversed", "ry-rz", None, None),
 ]
 SLOW = [
+    (4, "one-vs-rest-lattice", "ry-rz", None, "separated"),
+    (3, "hinge-lattice", "ry-rz", None, "separated"),
+    (3, "zero-one-reversed", "ry-rz", None, "connected"),
+    (1, "zero-one-three", "ry-rz", None, "separated"),
+    (4, "pairwise-lattice", "ry-rz", None, None),
+    (3, "pairwise-choice", "ry-rz", None, None),
+    (2, "encoding-choice-reversed", "ry", None, None),
+    (5, "encoding-choice-reversed", "ry-rz", None, None),
+    (4, "softmax-choices", "ry-rz", None, None),
+    (4, "softmax-choice-even", "ry-rz", None, None),
+    (2, "squared-choice", "ry-rz", None, None),
+    (4, "squared-choice", "ry", None, None),
     (2, "softmax-five", "ry-rz", None, "mixed"),
     (3, "softmax-sparse", "ry-rz", None, "mixed"),
     (3, "softmax-sparse-odd", "ry-rz", None, "connected"),
@@ -497,7 +517,7 @@ def test_frequency_chunks_list_every_frequency_once():
     assert isinstance(spectrum, FourierTerms)
     assert len(set(spectrum.n_terms.tolist())) > 1
     examples = np.array([1, 0, 1, 2])
-    position, chunk, frequency = frequency_chunks(hamiltonian, examples)
+    position, chunk, frequency = frequency_chunks(spectrum, examples)
     for place, example in enumerate(examples):
         table = spectrum.tables[spectrum.table[example]]
         mine = position == place

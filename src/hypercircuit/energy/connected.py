@@ -12,13 +12,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._types import AnyArray
-from ..hamiltonian import CHUNK, LossHamiltonian
+from ..hamiltonian import CHUNK
 from ..state import ExactMPS
 from .chain import WorkItems, sweep, window_maps
-from .linear import linear_outputs
+from .forms import LinearForms
 from .plan import Layout, frequency_chunks, pack_items, window_list
 from .tables import Tables
 
@@ -45,8 +45,7 @@ class ConnectedWork(eqx.Module):
 
 
 def plan_connected(
-    hamiltonian: LossHamiltonian,
-    layout: Layout,
+    forms: LinearForms,
     reach: int,
     examples: np.ndarray,
     wanted: np.ndarray,
@@ -57,7 +56,7 @@ def plan_connected(
     dtype: np.dtype,
 ) -> ConnectedWork:
     """Lay out the `wanted` ones of `examples`; shapes depend on the arguments' sizes only."""
-    inputs = hamiltonian.inputs(examples)
+    layout, inputs = forms.layout, forms.inputs(examples)
     lists, offsets = [], []
     for group in layout.groups:
         n_whole = (layout.fan_in - group.parity) // 2
@@ -72,8 +71,8 @@ def plan_connected(
             )
         )
         offsets.append(layout.offsets(group))
-    position, chunk, frequency = frequency_chunks(hamiltonian, examples)
-    frequency = linear_outputs(hamiltonian).gain * frequency
+    position, chunk, frequency = frequency_chunks(forms.terms, examples)
+    frequency = forms.outputs.gain * frequency
     most_chunks = phases[0].shape[1]
     by_example = np.zeros((len(examples), most_chunks, CHUNK), dtype)
     by_example[position, chunk] = frequency
@@ -108,9 +107,13 @@ def plan_connected(
 
 
 def connected_sums(
-    tables: Tables, layout: Layout, mps: ExactMPS, work: ConnectedWork
-) -> Float[Array, "n targets"]:
-    """``E[prod_c f(z_c)]`` for every target function, all correlations included."""
+    tables: Tables,
+    layout: Layout,
+    mps: ExactMPS,
+    work: ConnectedWork,
+    targets: Bool[AnyArray, "n blocks"],
+) -> Float[Array, "n nodes"]:
+    """``E[prod_c f_c(z_c)]`` at every node, all correlations included."""
     real, imag = sweep(window_maps(mps, 1), work.items)
     at = work.place[..., 0], work.place[..., 1]
     vectors = jax.lax.complex(real, imag)[at]
@@ -130,7 +133,8 @@ def connected_sums(
         sums = tables.contract(work.chunk, flat.real, flat.imag)
         sums = sums.reshape(n, width, rows, columns, -1)
         for place, number_in_chain in enumerate(group.blocks.tolist()):
-            by_block[number_in_chain] = sums[:, place]
+            own = targets[:, number_in_chain, None, None, None]
+            by_block[number_in_chain] = tables.nodes(sums[:, place], own)
     start, end = _ends(layout, mps)
     state = jnp.broadcast_to(start[:, None], (len(work.first), len(start), 1))
     for number in range(layout.n_blocks):

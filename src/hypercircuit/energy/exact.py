@@ -20,16 +20,16 @@ from ..hamiltonian import (
     QuadraticTerms,
     SectorTerms,
     SquaredError,
-    output_targets,
 )
 from ..state import ExactMPS
 from .base import Batch, PreparedEnergy
 from .chain import WorkItems, sweep, window_maps
 from .connected import ConnectedWork, connected_sums, plan_connected
+from .forms import linear_forms
 from .linear import linear_outputs, mean_outputs
 from .plan import Layout, frequency_chunks, pack_items, separated, window_list
 from .sectors import SectorEnergy
-from .tables import Tables, build_tables, fourier_terms
+from .tables import Tables, build_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +81,14 @@ class SeparatedWork(eqx.Module):
 
 
 class ExactBatch(Batch):
-    """One batch of examples, planned on the host."""
+    """One batch of examples, planned on the host; `rows` are those of its linear forms."""
 
     weights: Float[AnyArray, " n"]
-    x: Float[AnyArray, "n fan_in"]
+    x: Float[AnyArray, "rows fan_in"]
     y: Int[AnyArray, " n"]
-    targets: Bool[AnyArray, "n blocks"]
-    shift: Float[AnyArray, " n"]
-    separated: Bool[AnyArray, " n"]
+    targets: Bool[AnyArray, "rows blocks"]
+    shift: Float[AnyArray, " rows"]
+    separated: Bool[AnyArray, " rows"]
     work: SeparatedWork
     connected: ConnectedWork | None
 
@@ -133,25 +133,35 @@ class ExactEnergy(PreparedEnergy):
         self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
-        terms = self.terms = fourier_terms(hamiltonian)
-        blocks = hamiltonian.network.register.blocks
-        self.layout = Layout(blocks.start, blocks.fan_in, len(blocks.outputs))
-        self.outputs = linear_outputs(hamiltonian)
-        self.tables, self._first_chunk = build_tables(hamiltonian, dtype)
+        self.forms = linear_forms(hamiltonian)
+        self.layout, terms = self.forms.layout, self.forms.terms
+        self.tables, self._first_chunk = build_tables(terms, self.dtype)
         self.cells_per_window = 2 if circuit.reach <= 1 else 1
         counts = np.sort(terms.n_terms // CHUNK)[::-1]
         self._most_chunks = int(counts[0])
-        self._capacity = int(counts[np.arange(batch_size) % len(counts)].sum())
+        n_rows = batch_size * self.forms.per_example
+        self._capacity = int(counts[np.arange(n_rows) % len(counts)].sum())
         # Losses that add up over outputs need no more than each output's own distribution.
-        self._independent = np.ones(hamiltonian.n_examples, bool)
-        if terms.integral is not None and circuit.correlation_range > 0:
+        self._independent = np.ones(len(terms.table), bool)
+        if terms.joint and circuit.correlation_range > 0:
             self._independent = self._in_parts(lambda x: separated(self.layout, x, circuit.reach))
-        self._n_windows = max(1, int(self._in_parts(self._list_lengths).max()))
+        self._n_windows = self._longest_list()
+
+    def _longest_list(self) -> int:
+        """At least as many windows as any row visits."""
+        if self.forms.per_example == 1:
+            return max(1, int(self._in_parts(self._list_lengths).max()))
+        # Two blocks a row: from their non-zero inputs, instead of listing all pairs.
+        rows = np.array_split(np.arange(self.hamiltonian.n_examples), 64)
+        inputs = (self.hamiltonian.inputs(part) for part in rows if len(part))
+        most = 2 * max(int((x != 0).sum(1).max()) for x in inputs)
+        n_windows = -(-self.layout.groups[0].n_cells // self.cells_per_window)
+        return max(1, min(n_windows, most * max(1, 2 * self.circuit.reach)))
 
     def _in_parts(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        rows = np.arange(self.hamiltonian.n_examples)
-        parts = np.array_split(rows, -(-len(rows) // 4096))
-        return np.concatenate([function(self.hamiltonian.inputs(part)) for part in parts])
+        n_rows = len(self.forms.terms.table)
+        parts = np.array_split(np.arange(n_rows), -(-n_rows * self.layout.fan_in // 2**22))
+        return np.concatenate([function(self.forms.inputs(part)) for part in parts if len(part)])
 
     def _lists(self, inputs: np.ndarray) -> list:
         return [
@@ -168,20 +178,19 @@ class ExactEnergy(PreparedEnergy):
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> ExactBatch:
         examples, weights = self.filled(examples, weights)
-        hamiltonian = self.hamiltonian
-        inputs = hamiltonian.inputs(examples)
+        rows = self.forms.rows(examples)
+        inputs = self.forms.inputs(rows)
         # Rows that only fill up the batch get no work.
-        wanted = weights != 0
-        independent = self._independent[examples] & wanted
+        wanted = np.repeat(weights != 0, self.forms.per_example)
+        independent = self._independent[rows] & wanted
         connected = None
         if not self._independent.all():
             connected = plan_connected(
-                hamiltonian,
-                self.layout,
+                self.forms,
                 self.circuit.reach,
-                examples,
+                rows,
                 wanted & ~independent,
-                self._phases(examples, inputs),
+                self._phases(rows, inputs),
                 n_items=self._capacity,
                 doubled=self.doubled,
                 dtype=self.dtype,
@@ -189,13 +198,11 @@ class ExactEnergy(PreparedEnergy):
         return ExactBatch(
             weights,
             inputs.astype(self.dtype),
-            hamiltonian.data.y[examples],
-            output_targets(hamiltonian.data.y[examples], self.layout.n_blocks)[
-                :, hamiltonian.network.register.blocks.outputs
-            ],
-            self.terms.shift[examples].astype(self.dtype),
+            self.hamiltonian.data.y[examples],
+            self.forms.targets(rows),
+            self.forms.terms.shift[rows].astype(self.dtype),
             independent,
-            self._plan_separated(examples, inputs, independent),
+            self._plan_separated(rows, inputs, independent),
             connected,
         )
 
@@ -209,10 +216,12 @@ class ExactEnergy(PreparedEnergy):
         self, examples: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per example: the chunks' numbers and the cosines and sines of all-zero bits' phases."""
-        terms = self.terms
-        position, chunk, frequency = frequency_chunks(self.hamiltonian, examples)
+        terms = self.forms.terms
+        position, chunk, frequency = frequency_chunks(terms, examples)
         total = inputs.sum(1)
-        angle = (self.outputs.base * total - terms.origin[examples])[position, None] * frequency
+        angle = (self.forms.outputs.base * total - terms.origin[examples])[
+            position, None
+        ] * frequency
         shape = (len(examples), self._most_chunks)
         number = np.full(shape, len(self.tables.real) - 1, np.int32)
         number[position, chunk] = self._first_chunk[terms.table[examples]][position] + chunk
@@ -226,7 +235,7 @@ class ExactEnergy(PreparedEnergy):
     ) -> SeparatedWork:
         lists = self._lists(inputs)
         offsets = [self.layout.offsets(group) for group in self.layout.groups]
-        position, chunk, frequency = frequency_chunks(self.hamiltonian, examples)
+        position, chunk, frequency = frequency_chunks(self.forms.terms, examples)
         wanted = independent[position]
         position, chunk, frequency = position[wanted], chunk[wanted], frequency[wanted]
         n_groups, n_items = len(lists), len(position)
@@ -235,7 +244,7 @@ class ExactEnergy(PreparedEnergy):
             offsets,
             np.repeat(np.arange(n_groups), n_items),
             np.tile(position, n_groups),
-            np.tile(self.outputs.gain * frequency, (n_groups, 1)),
+            np.tile(self.forms.outputs.gain * frequency, (n_groups, 1)),
             np.full(n_groups * n_items, -1),
             capacity=self._capacity * n_groups,
             n_windows=self._n_windows,
@@ -258,16 +267,20 @@ class ExactEnergy(PreparedEnergy):
         sums = _separated_sums(
             self.tables, self.layout, mps, self.cells_per_window, batch.work, batch.separated
         )
+        targets = batch.targets
         if self.tables.weights is None:
-            return jnp.where(batch.targets, sums[..., 1], sums[..., 0]).sum(1)
-        joint = jnp.prod(sums, axis=1)
+            each = jnp.where(targets, sums[..., 1], sums[..., 0]).sum(1)
+            return each.reshape(-1, self.forms.per_example).sum(1)
+        joint = jnp.prod(self.tables.nodes(sums, targets[..., None]), axis=1)
         if batch.connected is not None:
-            entangled = connected_sums(self.tables, self.layout, mps, batch.connected)
+            entangled = connected_sums(self.tables, self.layout, mps, batch.connected, targets)
             joint = jnp.where(batch.separated[:, None], joint, entangled)
         assert self.tables.constants is not None
-        log_sum = (self.tables.constants - self.tables.weights * joint).sum(1) + batch.shift
-        mean = mean_outputs(self.outputs, mps, batch.x)
-        return log_sum - jnp.take_along_axis(mean, batch.y[:, None], axis=1)[:, 0]
+        value = (self.tables.constants - self.tables.weights * joint).sum(1) + batch.shift
+        if self.forms.terms.integral is None:
+            return value
+        mean = mean_outputs(self.forms.outputs, mps, batch.x)
+        return value - jnp.take_along_axis(mean, batch.y[:, None], axis=1)[:, 0]
 
 
 def _separated_sums(

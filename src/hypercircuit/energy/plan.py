@@ -16,9 +16,8 @@ import functools
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..hamiltonian import CHUNK, LossHamiltonian
+from ..hamiltonian import CHUNK, FourierTerms
 from .chain import WorkItems
-from .tables import fourier_terms
 
 ITEMS_PER_BLOCK = 16
 
@@ -238,13 +237,12 @@ def pack_items(
 
 
 def frequency_chunks(
-    hamiltonian: LossHamiltonian, examples: Int[np.ndarray, " n"]
+    terms: FourierTerms, examples: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " items"], Int[np.ndarray, " items"], Float[np.ndarray, "items chunk"]]:
     """Split each example's frequencies into chunks: (position in `examples`, chunk, frequency).
 
     Frequencies are in radians per unit of logit.
     """
-    terms = fourier_terms(hamiltonian)
     counts = terms.n_terms[examples] // CHUNK
     position = np.repeat(np.arange(len(examples)), counts)
     chunk = np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,4 +1,4 @@
-"""The Fourier coefficients of a compiled loss as device arrays, and the softmax quadrature."""
+"""The Fourier coefficients of a compiled loss as device arrays, and how products are summed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from ..hamiltonian import CHUNK, FourierTerms, LossHamiltonian
+from .._types import AnyArray
+from ..hamiltonian import CHUNK, FourierTerms
 
 
 class Tables(eqx.Module):
@@ -17,14 +18,24 @@ class Tables(eqx.Module):
     **Attributes:**
 
     - `real`, `imag`: (chunks, CHUNK, targets); one more chunk of zeros stands at the end.
-    - `weights`, `constants`: the softmax quadrature, ``sum_u (constants_u - weights_u prod)``;
+    - `weights`, `constants`: a loss made of products, ``sum_u (constants_u - weights_u prod)``;
       None for losses that add up over outputs.
+    - `ranks`: nodes whose function is another one for the true class, see `FourierTerms`; or 0.
     """
 
     real: Float[Array, "chunks chunk targets"]
     imag: Float[Array, "chunks chunk targets"]
-    weights: Float[Array, " targets"] | None
-    constants: Float[Array, " targets"] | None
+    weights: Float[Array, " nodes"] | None
+    constants: Float[Array, " nodes"] | None
+    ranks: int = eqx.field(static=True)
+
+    def nodes(
+        self, sums: Float[Array, "*axes targets"], own: Bool[AnyArray, "..."]
+    ) -> Float[Array, "*axes nodes"]:
+        """The factors of the products at every node, by whether the output is the true class."""
+        if self.ranks == 0:
+            return sums
+        return jnp.where(own, sums[..., : self.ranks], sums[..., self.ranks :])
 
     def contract(
         self,
@@ -45,15 +56,8 @@ class Tables(eqx.Module):
         return dot(real, self.real) - dot(imag, self.imag)
 
 
-def fourier_terms(hamiltonian: LossHamiltonian) -> FourierTerms:
-    """The Fourier sums of a compiled loss that has them."""
-    assert isinstance(hamiltonian.terms, FourierTerms)
-    return hamiltonian.terms
-
-
-def build_tables(hamiltonian: LossHamiltonian, dtype: np.dtype) -> tuple[Tables, np.ndarray]:
+def build_tables(terms: FourierTerms, dtype: np.dtype) -> tuple[Tables, np.ndarray]:
     """The tables and the number of each table's first chunk."""
-    terms = fourier_terms(hamiltonian)
     stacked = np.concatenate([table.coefficients for table in terms.tables])
     chunks = stacked.reshape(-1, CHUNK, stacked.shape[-1])
     chunks = np.concatenate([chunks, np.zeros_like(chunks[:1])])
@@ -62,7 +66,10 @@ def build_tables(hamiltonian: LossHamiltonian, dtype: np.dtype) -> tuple[Tables,
     if terms.integral is not None:
         constants = jnp.asarray(terms.integral.constants, dtype)
         weights = jnp.full(len(constants), terms.integral.step, dtype)
-    tables = Tables(
-        jnp.asarray(chunks.real, dtype), jnp.asarray(chunks.imag, dtype), weights, constants
-    )
+    elif terms.ranks:
+        # One minus the probability of being right, summed over the true class's value.
+        constants = jnp.zeros(terms.ranks, dtype).at[0].set(1)
+        weights = jnp.ones(terms.ranks, dtype)
+    real, imag = jnp.asarray(chunks.real, dtype), jnp.asarray(chunks.imag, dtype)
+    tables = Tables(real, imag, weights, constants, terms.ranks)
     return tables, np.cumsum(counts) - counts
