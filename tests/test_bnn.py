@@ -2,11 +2,25 @@
 
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import oracles
-from hypercircuit.bnn import Dense, Encoding, Layer, Network, Register
+from hypercircuit.bnn import (
+    PUBLISHED_ENCODINGS,
+    Choice,
+    Dense,
+    Encoding,
+    Layer,
+    Network,
+    Option,
+    activation_choice,
+    encoding_choice,
+    neuron_gates,
+    scale_choice,
+    skip_choice,
+)
 
 ORDERS = ("class", "class-reversed")
 
@@ -47,7 +61,7 @@ def test_encoding_refuses_equal_values():
 
 # ---------------------------------------------------------------- register
 
-FORWARD_ROLES = [
+CLASS_ROLES = [
     "weight[output 0, input 0]",
     "weight[output 0, input 1]",
     "bias[output 0]",
@@ -58,62 +72,270 @@ FORWARD_ROLES = [
     "weight[output 2, input 1]",
     "bias[output 2]",
 ]
+NEURON_ROLES = [
+    "activation[bit 0]",
+    "weight[layer 0, output 0, input 0]",
+    "bias[layer 0, output 0]",
+    "gate[neuron 0, bit 0]",
+    "weight[layer 1, output 0, input 0]",
+    "weight[layer 0, output 1, input 0]",
+    "bias[layer 0, output 1]",
+    "gate[neuron 1, bit 0]",
+    "weight[layer 1, output 0, input 1]",
+    "bias[layer 1, output 0]",
+    "skip[output 0, input 0]",
+]
 
 
-@pytest.mark.parametrize(
-    ("order", "roles"), [("class", FORWARD_ROLES), ("class-reversed", FORWARD_ROLES[::-1])]
-)
-def test_roles_in_the_chain(order: str, roles: list[str]):
-    register = Register(n_inputs=2, n_outputs=3, order=order)
-    assert (register.fan_in, register.n_qubits) == (3, 9)
-    assert [register.role(site) for site in range(9)] == roles
+def roles(network: Network) -> list[str]:
+    return [network.register.role(site) for site in range(network.n_qubits)]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("bias", [True, False])
-def test_table_agrees_with_the_roles(order: str, bias: bool):
-    register = Register(n_inputs=4, n_outputs=3, bias=bias, order=order)
-    table = register.to_table(np.arange(register.n_qubits))
-    assert table.shape == (3, 4 + bias)
-    for output in range(3):
-        for index in range(4):
-            role = f"weight[output {output}, input {index}]"
-            assert register.role(int(table[output, index])) == role
-        if bias:
-            assert register.role(int(table[output, 4])) == f"bias[output {output}]"
+def test_roles_class_by_class():
+    assert roles(Network((Dense(2, 3),))) == CLASS_ROLES
+    assert roles(Network((Dense(2, 3),), order="class-reversed")) == CLASS_ROLES[::-1]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_table_and_chain_are_inverse(order: str):
-    register = Register(n_inputs=4, n_outputs=3, order=order)
-    values = np.random.default_rng(1).integers(0, 2, (5, 2, 15)).astype(np.uint8)
-    table = register.to_table(values)
-    assert table.shape == (5, 2, 3, 5)
-    np.testing.assert_array_equal(register.from_table(table), values)
-    np.testing.assert_array_equal(register.to_table(register.from_table(table)), table)
+@pytest.mark.parametrize("order", ["auto", "neuron", "neuron-reversed"])
+def test_roles_neuron_by_neuron(order: str):
+    choices = (activation_choice(["relu", "sign"]), neuron_gates())
+    network = Network((Dense(1, 2), Dense(2, 1)), choices=choices, skip=True, order=order)
+    expected = NEURON_ROLES[::-1] if order.endswith("reversed") else NEURON_ROLES
+    assert roles(network) == expected
+
+
+def test_roles_layer_by_layer():
+    layers = (Dense(1, 2, bias=False), Dense(2, 1, bias=False))
+    assert roles(Network(layers, order="class")) == [
+        "weight[layer 0, output 0, input 0]",
+        "weight[layer 0, output 1, input 0]",
+        "weight[layer 1, output 0, input 0]",
+        "weight[layer 1, output 0, input 1]",
+    ]
+
+
+@pytest.mark.parametrize("order", ["class", "neuron", "class-reversed", "neuron-reversed"])
+def test_every_site_has_one_role(order: str):
+    choices = (
+        activation_choice(["relu", "sign", "tanh"], scope="neuron"),
+        neuron_gates(),
+        skip_choice(),
+        encoding_choice(PUBLISHED_ENCODINGS),
+    )
+    network = Network((Dense(3, 2), Dense(2, 4, bias=False)), choices=choices, order=order)
+    register = network.register
+    assert register.skip is not None
+    sites = [*register.weights, *register.choices, register.skip]
+    everything = np.concatenate([each.ravel() for each in sites])
+    assert sorted(everything.tolist()) == list(range(network.n_qubits))
+    assert network.n_qubits == 2 * 4 + 4 * 2 + 2 * 2 + 2 + 1 + 2 + 4 * 3
+    assert (
+        register.architecture.tolist()
+        == np.concatenate([each.ravel() for each in register.choices]).tolist()
+    )
+    assert len(set(roles(network))) == network.n_qubits
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_blocks(order: str):
-    register = Register(n_inputs=3, n_outputs=2, order=order)
-    assert register.block_outputs.tolist() == ([0, 1] if order == "class" else [1, 0])
-    assert register.block_inputs.tolist() == ([0, 1, 2, 3] if order == "class" else [3, 2, 1, 0])
+    network = Network((Dense(2, 2),), order=order, choices=(scale_choice([0.1, 0.2, 0.5]),))
+    blocks = network.register.blocks
+    reverse = order == "class-reversed"
+    assert blocks.start == (0 if reverse else 2)
+    assert blocks.outputs.tolist() == ([1, 0] if reverse else [0, 1])
+    assert blocks.inputs.tolist() == ([2, 1, 0] if reverse else [0, 1, 2])
+    assert blocks.fan_in == 3
+    assert network.global_sites == ((7, 6) if reverse else (0, 1))
+
+
+def test_only_linear_networks_lie_in_blocks():
+    with refuses("only linear networks lie in blocks, got 2 layers"):
+        Network((Dense(2, 2), Dense(2, 1))).register.blocks  # noqa: B018
 
 
 @pytest.mark.parametrize("site", [-1, 9])
 def test_role_refuses_sites_outside_the_chain(site: int):
     with refuses(f"site must be in 0..8, got {site}"):
-        Register(2, 3).role(site)
+        Network((Dense(2, 3),)).register.role(site)
 
 
 @pytest.mark.parametrize(
     ("order", "near"), [("clas", "class"), ("class-reverse", "class-reversed")]
 )
-def test_register_refuses_unknown_orders(order: str, near: str):
-    with refuses(
-        f"order must be one of class, class-reversed, got {order!r}; did you mean {near!r}?"
-    ):
-        Register(2, 3, order=order)
+def test_network_refuses_unknown_orders(order: str, near: str):
+    with refuses(f"got {order!r}; did you mean {near!r}?"):
+        Network((Dense(2, 3),), order=order)
+
+
+# ---------------------------------------------------------------- choices
+
+
+def test_codes_beyond_the_list_start_again():
+    choice = activation_choice(["relu", "sign", "tanh"])
+    assert choice.n_bits == 2
+    names = [option.activation for option in choice.by_code]
+    assert names == ["relu", "sign", "tanh", "relu"]
+    assert [option.label for option in neuron_gates().options] == ["gate off", "gate on"]
+    assert encoding_choice(PUBLISHED_ENCODINGS).options[3].label == "{-3, 1}"
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Option(), "an Option must set something"),
+        (lambda: Option(activation="rely"), "got 'rely'; did you mean 'relu'?"),
+        (lambda: Option(logit_scale=0.0), "logit_scale must be a positive finite number, got 0.0"),
+        (lambda: activation_choice(["relu"]), "needs at least two options, got 1"),
+        (lambda: activation_choice(["relu", "sign"], scope="all"), "scope must be one of network"),
+        (
+            lambda: Choice("mixed", (Option(activation="relu"), Option(skip=True))),
+            "must set the same things, got activation and skip",
+        ),
+        (
+            lambda: Choice("gate", (Option(gate=True), Option(gate=False))),
+            "gate cannot have scope 'network'; it can have neuron",
+        ),
+    ],
+)
+def test_choices_refuse(build, message: str):
+    with refuses(message):
+        build()
+
+
+HIDDEN = (Dense(3, 2), Dense(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": (Dense(2, 2),), "choices": (neuron_gates(),)}, "has no hidden layer"),
+        ({"layers": (Dense(2, 2),), "choices": (skip_choice(),)}, "skip needs a hidden layer"),
+        ({"choices": (neuron_gates(), neuron_gates())}, "different names, got 'gate' twice"),
+        (
+            {"choices": (neuron_gates(), neuron_gates(name="other"))},
+            "gate of layer 0 is set by two choices, the second is 'other'",
+        ),
+        ({"choices": (neuron_gates(layer=1),)}, "layer must be in 0..0, got 1"),
+        ({"activation": ("sign", "relu")}, "one name or one per hidden layer (1)"),
+        ({"layers": (Dense(3, 2), Dense(3, 1))}, "layer 0 has 2 outputs but layer 1 3 inputs"),
+        ({"layers": ()}, "at least one Dense layer, got none"),
+        ({"hidden_scale": 0.0}, "hidden_scale must be a positive finite number, got 0.0"),
+        (
+            {"layers": (Dense(3, 2), Dense(2, 2), Dense(2, 1)), "order": "neuron"},
+            "order 'neuron' is for networks with one hidden layer, got 2; use 'class'",
+        ),
+    ],
+)
+def test_hidden_networks_refuse(arguments: dict, message: str):
+    with refuses(message):
+        Network(**({"layers": HIDDEN} | arguments))
+
+
+# ---------------------------------------------------------------- the forward pass
+
+ENCODED = ((0.0, 1.0), (-1.0, 1.0), (-3.0, 1.0))
+#: Name -> keyword arguments of the network, and of the oracle where they differ.
+NETWORKS: dict[str, tuple[dict, dict]] = {
+    "plain": ({}, {}),
+    "neuron-reversed": ({"order": "neuron-reversed", "activation": "relu"}, {}),
+    "class": ({"order": "class", "activation": "tanh", "hidden_scale": 0.4}, {}),
+    "skip": ({"skip": True, "activation": "sigmoid", "order": "class-reversed"}, {}),
+    "choices": (
+        {
+            "activation": "hardtanh",
+            "choices": (
+                encoding_choice([Encoding(*each) for each in ENCODED]),
+                neuron_gates(),
+                skip_choice(),
+            ),
+        },
+        {
+            "choices": [
+                {"setting": "encoding", "options": ENCODED, "scope": "network"},
+                {"setting": "gate", "options": [False, True], "scope": "neuron"},
+                {"setting": "skip", "options": [False, True], "scope": "network"},
+            ]
+        },
+    ),
+    "own activations": (
+        {
+            "choices": (
+                activation_choice(["relu", "tanh", "sigmoid"], scope="neuron"),
+                scale_choice([0.2, 1.3]),
+            ),
+            "order": "neuron-reversed",
+        },
+        {
+            "choices": [
+                {
+                    "setting": "activation",
+                    "options": ["relu", "tanh", "sigmoid"],
+                    "scope": "neuron",
+                },
+                {"setting": "logit_scale", "options": [0.2, 1.3], "scope": "network"},
+            ]
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("namespace", [np, jnp])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hidden_logits(name: str, namespace):
+    given, described = NETWORKS[name]
+    network = Network((Dense(3, 2), Dense(2, 3)), logit_scale=0.7, **given)
+    rng = np.random.default_rng(5)
+    bits = rng.integers(0, 2, (40, network.n_qubits)).astype(np.uint8)
+    x = rng.normal(size=(6, 3))
+    expected = oracles.network_logits(
+        bits,
+        x,
+        (3, 2, 3),
+        logit_scale=0.7,
+        **({"order": "neuron"} | given | {"choices": ()} | described),
+    )
+    logits = network.logits(namespace.asarray(bits), namespace.asarray(x))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-12)
+
+
+def test_deep_logits():
+    layers = (Dense(3, 2), Dense(2, 4, bias=True, encoding=Encoding(-2.0, 1.0)), Dense(4, 2))
+    network = Network(layers, activation="tanh", hidden_scale=0.6)
+    rng = np.random.default_rng(6)
+    bits = rng.integers(0, 2, (20, network.n_qubits)).astype(np.uint8)
+    x = rng.normal(size=(5, 3))
+    expected = oracles.network_logits(
+        bits,
+        x,
+        (3, 2, 4, 2),
+        encodings=[(-1, 1), (-2, 1), (-1, 1)],
+        activation="tanh",
+        hidden_scale=0.6,
+        logit_scale=0.3,
+    )
+    np.testing.assert_allclose(network.logits(bits, x), expected, rtol=0, atol=1e-12)
+
+
+def test_sectors_are_the_networks_they_stand_for():
+    given, _ = NETWORKS["choices"]
+    network = Network((Dense(3, 2), Dense(2, 3)), **given)
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(4, 3))
+    seen = set()
+    for setting, settled in network.sectors():
+        bits = rng.integers(0, 2, (10, network.n_qubits)).astype(np.uint8)
+        bits[:, network.global_sites] = setting
+        np.testing.assert_array_equal(settled.logits(bits, x), network.logits(bits, x))
+        assert settled.global_sites == ()
+        seen.add(setting)
+    assert len(seen) == 8
+
+
+def test_ties_on_a_lattice_are_free_of_rounding():
+    x = (np.array([[3, 7, 10]]) / 255).astype(np.float32)
+    network = Network((Dense(3, 1, bias=False), Dense(1, 1, bias=False)), logit_scale=1.0)
+    bits = np.array([[1, 1, 0, 1], [0, 0, 1, 1]], np.uint8)
+    assert network.logits(bits, x, step=1 / 255).ravel().tolist() == [1.0, 1.0]
 
 
 # ---------------------------------------------------------------- layers and networks
@@ -142,16 +364,16 @@ def test_dense_refuses_empty_layers(sizes: tuple[int, int], message: str):
 def test_decode_by_hand():
     dense = Dense(2, 2, encoding=Encoding(-3.0, 1.0))
     bits = np.array([[1, 0, 0, 1, 1, 0]], np.uint8)
-    forward = Network((dense,)).decode(bits)
+    forward = Network((dense,)).decode(bits).layers[0]
     np.testing.assert_array_equal(forward.weights, [[[1, -3], [1, 1]]])
     np.testing.assert_array_equal(forward.biases, [[-3, -3]])
-    backward = Network((dense,), order="class-reversed").decode(bits)
+    backward = Network((dense,), order="class-reversed").decode(bits).layers[0]
     np.testing.assert_array_equal(backward.weights, [[[-3, 1], [-3, -3]]])
     np.testing.assert_array_equal(backward.biases, [[1, 1]])
 
 
 def test_decode_without_bias():
-    layer = Network((Dense(3, 2, bias=False),)).decode(np.zeros((4, 6), np.uint8))
+    layer = Network((Dense(3, 2, bias=False),)).decode(np.zeros((4, 6), np.uint8)).layers[0]
     assert isinstance(layer, Layer)
     assert layer.weights.shape == (4, 2, 3)
     assert layer.biases is None
@@ -184,16 +406,11 @@ def test_order_changes_the_logits():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": ()}, "exactly one Dense layer (a linear network), got 0"),
-        (
-            {"layers": (Dense(4, 3), Dense(3, 2))},
-            "exactly one Dense layer (a linear network), got 2",
-        ),
         ({"logit_scale": 0.0}, "logit_scale must be a positive finite number, got 0.0"),
         ({"logit_scale": -0.3}, "logit_scale must be a positive finite number, got -0.3"),
         ({"logit_scale": float("nan")}, "logit_scale must be a positive finite number, got nan"),
         ({"logit_scale": float("inf")}, "logit_scale must be a positive finite number, got inf"),
-        ({"order": "neuron"}, "order must be one of class, class-reversed, got 'neuron'"),
+        ({"order": "neuron"}, "is for networks with one hidden layer, got 0; use 'class'"),
     ],
 )
 def test_network_refuses(arguments: dict, message: str):

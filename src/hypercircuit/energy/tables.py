@@ -30,7 +30,7 @@ class Tables(eqx.Module):
     ranks: int = eqx.field(static=True)
 
     def nodes(
-        self, sums: Float[Array, "*axes targets"], own: Bool[AnyArray, "..."]
+        self, sums: Float[Array, "*axes targets"], own: Bool[AnyArray, ...]
     ) -> Float[Array, "*axes nodes"]:
         """The factors of the products at every node, by whether the output is the true class."""
         if self.ranks == 0:
