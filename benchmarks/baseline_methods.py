@@ -32,7 +32,7 @@ OUR_EVALUATIONS = 5
 STEPS_AT_ONCE = 50
 """Gradient steps between two readings of the clock."""
 ENSEMBLE_SIZE = 10
-CALIBRATION_STEPS = 30
+CALIBRATION_STEPS = 90
 DECODED_SAMPLES = 100
 
 # Chosen by validation loss; README.md says what was tried. Besides learning rates and batch sizes:
@@ -464,8 +464,8 @@ def hypercircuit_training(problem, seconds, seed, settings):
         every = CALIBRATION_STEPS // 3
         result, _, decode_seconds = run(CALIBRATION_STEPS, every)
         gaps = np.diff(result.history.seconds)
-        step_seconds = float(np.median(gaps))
         first_look, later_look = gaps[every - 1], gaps[2 * every - 1]
+        step_seconds = float(np.delete(gaps, [every - 1, 2 * every - 1]).mean())
         left = seconds - decode_seconds - first_look - (OUR_EVALUATIONS - 1) * later_look
         steps = max(OUR_EVALUATIONS, int(left / step_seconds))
         setup_seconds = time.perf_counter() - begun
