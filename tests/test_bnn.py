@@ -16,6 +16,7 @@ from hypercircuit.bnn import (
     Network,
     Option,
     activation_choice,
+    choice_from_dict,
     encoding_choice,
     neuron_gates,
     scale_choice,
@@ -200,6 +201,50 @@ def test_codes_beyond_the_list_start_again():
 def test_choices_refuse(build, message: str):
     with refuses(message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("values", "choice"),
+    [
+        (
+            {"set": "activation", "options": ["relu", "sign"], "scope": "neuron"},
+            activation_choice(["relu", "sign"], scope="neuron"),
+        ),
+        (
+            {"set": "encoding", "options": [[0, 1], [-1, 1]], "name": "weights"},
+            encoding_choice([Encoding(0.0, 1.0), Encoding(-1.0, 1.0)], name="weights"),
+        ),
+        ({"set": "gate"}, neuron_gates()),
+        ({"set": "skip"}, skip_choice()),
+        (
+            {"set": "logit_scale", "options": [0.1, 1], "name": "logit scale"},
+            scale_choice([0.1, 1.0]),
+        ),
+        (
+            {"name": "both", "options": [{"activation": "relu", "logit_scale": 1}] * 2},
+            Choice("both", (Option(activation="relu", logit_scale=1.0),) * 2),
+        ),
+    ],
+)
+def test_choices_from_plain_values(values: dict, choice: Choice):
+    assert choice_from_dict(values) == choice
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sett": "gate"}, "a choice has no entry 'sett'; did you mean 'set'?"),
+        ({"set": "activate", "options": [1, 2]}, "got 'activate'; did you mean 'activation'?"),
+        ({"set": "activation"}, "options must be a list of two or more options, got None"),
+        ({"options": ["relu", "sign"]}, "an option must be a table such as"),
+        ({"options": [{"gain": 1}] * 2}, "an option cannot set 'gain'"),
+        ({"set": "encoding", "options": [[1], [2]]}, "an encoding must be a pair such as [-1, 1]"),
+        ({"set": "gate", "options": [0, 1]}, "gate must be true or false, got 0"),
+    ],
+)
+def test_choices_from_plain_values_refuse(values: dict, message: str):
+    with refuses(message):
+        choice_from_dict(values)
 
 
 HIDDEN = (Dense(3, 2), Dense(2, 2))

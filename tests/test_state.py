@@ -17,8 +17,10 @@ from hypercircuit.state import (
     ExactMPS,
     bit_cumulants,
     bit_probabilities,
+    condition,
     correlations,
     exact_mps,
+    joint_probabilities,
     log_probability,
     marginals,
     most_likely,
@@ -196,6 +198,62 @@ def test_marginals_and_correlations(depth: int, n_qubits: int, rotations: str):
         for site in range(distance, n_qubits):
             table[site - distance, site] = table[site, site - distance] = row[site]
     np.testing.assert_allclose(table, oracles.correlations(state), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("depth", "n_qubits", "rotations", "sites"),
+    [
+        (1, 5, "ry", (1, 0)),
+        (2, 7, "ry-rz", (0, 1, 2)),
+        (3, 8, "ry", (-1,)),
+        (4, 8, "ry", (0,)),
+        (4, 9, "ry-rz", (-2, -1)),
+        (5, 9, "ry", (-1, -3, -2)),
+    ],
+)
+def test_condition(depth: int, n_qubits: int, rotations: str, sites: tuple[int, ...]):
+    """The measured state is the projected statevector, maps and tensors alike."""
+    mps, state = prepare(depth, n_qubits, rotations)
+    sites = tuple(site % n_qubits for site in sites)
+    outcome = (1, 0, 1)[: len(sites)]
+    bits = oracles.bits_table(n_qubits)
+    kept = (bits[:, sites] == outcome).all(1)
+    expected = oracles.born_probabilities(state) * kept
+    probability, measured = jax.jit(lambda m: condition(m, sites, outcome))(mps)
+    np.testing.assert_allclose(probability, expected.sum(), rtol=0, atol=1e-13)
+    expected /= expected.sum()
+    ones = np.asarray(jax.jit(bit_probabilities)(measured))
+    np.testing.assert_allclose(ones, expected @ bits, rtol=0, atol=1e-12)
+    logs = jax.jit(log_probability)(measured, jnp.asarray(bits[kept][::3]))
+    np.testing.assert_allclose(np.exp(logs), expected[kept][::3], rtol=0, atol=1e-12)
+    overlap = np.abs(np.vdot(measured.to_statevector(), state * kept)) ** 2
+    np.testing.assert_allclose(overlap, float(probability), rtol=1e-11)
+
+
+def test_condition_refuses_sites_inside_the_chain():
+    mps, _ = prepare(2, 7, "ry")
+    for sites in ((1,), (0, 2), (3, 4)):
+        with pytest.raises(ValueError, match="neighbours that reach one end of the chain of 7"):
+            condition(mps, sites, (0,) * len(sites))
+
+
+@pytest.mark.parametrize(("depth", "n_qubits"), [(1, 6), (3, 7), (4, 8)])
+@pytest.mark.parametrize("sites", [[[2], [5]], [[0, 1], [4, 5]], [[3, 2, 1], [5, 4, 3]]])
+def test_joint_probabilities(depth: int, n_qubits: int, sites: list[list[int]]):
+    mps, state = prepare(depth, n_qubits, "ry-rz")
+    table = np.asarray(joint_probabilities(mps, np.array(sites)))
+    probabilities = oracles.born_probabilities(state)
+    bits = oracles.bits_table(n_qubits)
+    for group, row in zip(sites, table, strict=True):
+        for code, pattern in enumerate(oracles.bits_table(len(group))):
+            expected = probabilities[(bits[:, group] == pattern).all(1)].sum()
+            np.testing.assert_allclose(row[code], expected, rtol=0, atol=1e-13)
+
+
+def test_joint_probabilities_refuse_scattered_sites():
+    mps, _ = prepare(2, 7, "ry")
+    with pytest.raises(ValueError, match="must be neighbours in one direction"):
+        joint_probabilities(mps, np.array([[0, 2]]))
 
 
 def _sites(band: Band, index: tuple[int, ...]) -> list[int]:

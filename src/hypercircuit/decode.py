@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -21,7 +22,14 @@ from .circuit import Brickwork
 from .data import Dataset, Splits
 from .energy import Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
-from .state import exact_mps, log_probability, marginals, most_likely, sample
+from .state import (
+    exact_mps,
+    joint_probabilities,
+    log_probability,
+    marginals,
+    most_likely,
+    sample,
+)
 from .train import Progress, StopSignals
 
 _NETWORKS_AT_ONCE = 16
@@ -256,3 +264,45 @@ def magnetisation_images(
     """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
     values = np.asarray(jax.jit(lambda p: marginals(exact_mps(circuit, p)))(params))
     return values[network.register.weights[0][:, : network.n_inputs]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChosenOptions:
+    """What a state makes of one architecture choice.
+
+    **Attributes:**
+
+    - `name`: the choice's name.
+    - `options`: the options in words.
+    - `probabilities`: (copies, options), the Born probability of every option, copy by copy.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    probabilities: Float[np.ndarray, "copies options"]
+
+    def describe(self) -> str:
+        """The favourite and its probability, in words."""
+        mean = self.probabilities.mean(0)
+        favourite = int(mean.argmax())
+        many = f" (mean of {len(self.probabilities)})" if len(self.probabilities) > 1 else ""
+        return (
+            f"the search chose {self.options[favourite]} for {self.name} "
+            f"with probability {mean[favourite]:.2f}{many}"
+        )
+
+
+def architecture(circuit: Brickwork, params: Angles, network: Network) -> list[ChosenOptions]:
+    """The distribution over the options of every architecture choice, exact marginals."""
+    found = []
+    state = functools.partial(exact_mps, circuit)
+    for choice, sites in zip(network.choices, network.register.choices, strict=True):
+        probe = jax.jit(lambda p, sites=sites: joint_probabilities(state(p), sites))
+        codes = np.asarray(probe(params), np.float64)
+        n_options = len(choice.options)
+        table = np.zeros((len(sites), n_options))
+        for code in range(codes.shape[1]):
+            table[:, code % n_options] += codes[:, code]
+        labels = tuple(option.label for option in choice.options)
+        found.append(ChosenOptions(choice.name, labels, table))
+    return found

@@ -6,6 +6,7 @@ from .choice import (
     Choice as Choice,
     Option as Option,
     activation_choice as activation_choice,
+    choice_from_dict as choice_from_dict,
     encoding_choice as encoding_choice,
     neuron_gates as neuron_gates,
     scale_choice as scale_choice,

@@ -13,8 +13,10 @@ three options, option 0 has two of the four codes.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .activation import check_activation
 from .encoding import Encoding
@@ -166,6 +168,67 @@ def skip_choice(*, name: str = "skip") -> Choice:
 def scale_choice(scales: Sequence[float], *, name: str = "logit scale") -> Choice:
     """Choose the factor on the outputs."""
     return Choice(name, tuple(Option(logit_scale=float(each)) for each in scales))
+
+
+def choice_from_dict(values: Mapping[str, Any]) -> Choice:
+    """A choice from plain values, as configuration files hold them.
+
+    **Arguments:**
+
+    - `values`: `set`, what the options set (`"activation"`, `"encoding"`, `"logit_scale"`,
+      `"hidden_scale"`, `"gate"` or `"skip"`), and `options`, a list of its values (an encoding is
+      a pair of numbers; gate and skip need no list). Without `set` every option is a table of
+      such settings. Further `name`, `scope` and `layer`, as in [`hypercircuit.Choice`][].
+
+    **Raises:** `ValueError` naming the entry at fault.
+    """
+    known = ("name", "set", "options", "scope", "layer")
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"a choice has no entry {key!r}; did you mean {near!r}?")
+    setting = values.get("set")
+    settings = [field.name for field in dataclasses.fields(Option)]
+    if setting is not None and setting not in settings:
+        near = difflib.get_close_matches(str(setting), settings, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"set must be one of {', '.join(settings)}, got {setting!r}; did you mean {near!r}?"
+        )
+    switch = setting in ("gate", "skip")
+    listed = values.get("options", [False, True] if switch else None)
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        raise ValueError(f"options must be a list of two or more options, got {listed!r}")
+    options = tuple(_option({setting: each} if setting is not None else each) for each in listed)
+    scope = values.get("scope", "neuron" if setting == "gate" else "network")
+    name = values.get("name", setting or "architecture")
+    return Choice(str(name), options, scope, int(values.get("layer", 0)))
+
+
+def _option(values: Any) -> Option:
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"an option must be a table such as {{activation = 'relu'}}, got {values!r}; "
+            "or name what the options set: set = 'activation'"
+        )
+    known = [field.name for field in dataclasses.fields(Option)]
+    converted: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"an option cannot set {key!r}; did you mean {near!r}?")
+        if key == "encoding":
+            if not isinstance(value, Sequence) or len(value) != 2:
+                raise ValueError(f"an encoding must be a pair such as [-1, 1], got {value!r}")
+            converted[key] = Encoding(float(value[0]), float(value[1]))
+        elif key in ("logit_scale", "hidden_scale"):
+            converted[key] = float(value)
+        elif key in ("gate", "skip"):
+            if not isinstance(value, bool):
+                raise ValueError(f"{key} must be true or false, got {value!r}")
+            converted[key] = value
+        else:
+            converted[key] = str(value)
+    return Option(**converted)
 
 
 #: The four encodings among which the published experiments choose (arXiv:2301.08292).

@@ -7,6 +7,7 @@ from .moments import (
     bit_cumulants as bit_cumulants,
     bit_probabilities as bit_probabilities,
     correlations as correlations,
+    joint_probabilities as joint_probabilities,
     marginals as marginals,
 )
 from .sampling import (

@@ -19,7 +19,8 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .exact import ExactMPS
 
@@ -86,6 +87,32 @@ def bit_probabilities(mps: ExactMPS) -> Float[Array, " n_qubits"]:
 def marginals(mps: ExactMPS) -> Float[Array, " n_qubits"]:
     """The expectation of Pauli Z on every site, ``1 - 2 p(bit = 1)``."""
     return 1 - 2 * bit_probabilities(mps)
+
+
+def joint_probabilities(
+    mps: ExactMPS, sites: Int[np.ndarray, "groups bits"]
+) -> Float[Array, "groups codes"]:
+    """The joint distribution of groups of neighbouring bits, a group's first most significant.
+
+    **Raises:** `ValueError` if a group's sites are not neighbours, rising or falling.
+    """
+    n_bits = sites.shape[1]
+    steps = np.diff(sites, axis=1)
+    if n_bits > 1 and not (np.abs(steps).max() == 1 and (steps == steps[:1, :1]).all()):
+        raise ValueError(f"sites of a group must be neighbours in one direction, got {sites}")
+    falling = n_bits > 1 and steps[0, 0] < 0
+    ordered = sites[:, ::-1] if falling else sites
+    chain = site_maps(mps)
+    vectors = chain.left[ordered[:, 0]][:, None]
+    for position in range(n_bits):
+        maps = chain.maps[ordered[:, position]]
+        vectors = jnp.einsum("gcx,gsxy->gcsy", vectors, maps)
+        vectors = vectors.reshape(len(sites), -1, vectors.shape[-1])
+    table = jnp.einsum("gcx,gx->gc", vectors, chain.right[ordered[:, -1] + 1])
+    if falling:
+        axes = (0, *range(n_bits, 0, -1))
+        table = table.reshape(len(sites), *(2,) * n_bits).transpose(axes)
+    return table.reshape(len(sites), 2**n_bits)
 
 
 def correlations(mps: ExactMPS) -> Float[Array, "distances n_qubits"]:

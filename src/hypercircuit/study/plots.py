@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.ticker
@@ -112,4 +112,32 @@ def plot_weights(
     rows[0, 0].set_ylabel("best network")
     rows[1, 0].set_ylabel(r"marginal $\langle Z\rangle$")
     figure.colorbar(shown, ax=rows[1, :], shrink=0.8)
+    figure.savefig(path, dpi=130)
+
+
+def plot_architecture(
+    choices: Sequence[tuple[str, Sequence[str], Float[np.ndarray, "copies options"]]],
+    path: str | os.PathLike[str],
+) -> None:
+    """The probability of every option, one panel a choice; copies of a choice as points.
+
+    **Arguments:**
+
+    - `choices`: name, options in words, and probabilities (copies, options) of each.
+    """
+    figure = Figure(figsize=(max(3.6, 3.0 * len(choices)), 3.0), layout="constrained")
+    panels = figure.subplots(1, len(choices), squeeze=False)[0]
+    for axes, (name, options, probabilities) in zip(panels, choices, strict=True):
+        position = np.arange(len(options))
+        mean = probabilities.mean(0)
+        axes.bar(position, mean, color=_ENERGY, alpha=0.35 if len(probabilities) > 1 else 0.9)
+        if len(probabilities) > 1:
+            spread = np.linspace(-0.3, 0.3, len(probabilities))
+            for option in position:
+                axes.plot(option + spread, probabilities[:, option], ".", ms=3, color=_EXACT)
+        for option in position:
+            axes.text(option, mean[option] + 0.02, f"{mean[option]:.2f}", ha="center", fontsize=8)
+        axes.set(ylim=(0, 1.1), xticks=position, title=name, ylabel="Born probability")
+        axes.set_xticklabels(options, fontsize=8, rotation=20 if len(options) > 3 else 0)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
