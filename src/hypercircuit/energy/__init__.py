@@ -2,4 +2,5 @@
 
 from .base import Batch as Batch, PreparedEnergy as PreparedEnergy
 from .cumulant import Cumulant as Cumulant
+from .dense import Statevector as Statevector
 from .exact import Exact as Exact

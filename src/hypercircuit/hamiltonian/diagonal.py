@@ -83,13 +83,30 @@ def _one_output(hamiltonian: LossHamiltonian) -> np.ndarray:
     left = scale * x[:, :cut] @ _weights(hamiltonian, cut).T - spectrum.origin[:, None]
     right = scale * x[:, cut:] @ _weights(hamiltonian, fan_in - cut).T
     total = np.zeros((left.shape[1], right.shape[1]))
-    for i, label in enumerate(hamiltonian.data.y):
-        table = spectrum.tables[spectrum.table[i]]
-        frequencies = table.spacing * np.arange(len(table.coefficients))
-        first = table.coefficients[:, label, None] * np.exp(1j * np.outer(frequencies, left[i]))
-        second = np.exp(1j * np.outer(frequencies, right[i]))
-        total += (first.T @ second).real
+    # Terms of many examples side by side are the inner axis of one large real matrix product.
+    at_once = max(1, _ENTRIES_AT_ONCE // (8 * max(len(t.coefficients) for t in spectrum.tables)))
+    at_once = max(1, at_once // (left.shape[1] + right.shape[1]))
+    for index, table in enumerate(spectrum.tables):
+        rows = np.flatnonzero(spectrum.table == index)
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            coefficients = table.coefficients[:, hamiltonian.data.y[part]].T
+            first = _powers(table, left[part]) * coefficients[:, :, None]
+            second = _powers(table, right[part])
+            first, second = first.reshape(-1, left.shape[1]), second.reshape(-1, right.shape[1])
+            total += first.real.T @ second.real - first.imag.T @ second.imag
     return total.reshape(-1)
+
+
+def _powers(table: FourierSum, logits: np.ndarray) -> np.ndarray:
+    """The phases exp(i nu_k z) of every frequency, (examples, frequencies, bitstrings)."""
+    n_terms = len(table.coefficients)
+    base = np.exp(1j * table.spacing * logits)
+    phases = np.empty((len(logits), n_terms, logits.shape[1]), complex)
+    phases[:, 0] = 1
+    for k in range(1, n_terms):
+        np.multiply(phases[:, k - 1], base, out=phases[:, k])
+    return phases
 
 
 def _softmax(hamiltonian: LossHamiltonian) -> np.ndarray:
