@@ -177,6 +177,8 @@ def train_run(
     refuse_another(folder, config)
     if result_file.exists():
         result = json.loads(result_file.read_text())
+        if result.get("command") == "restarts":
+            raise ConfigError(f"{folder} belongs to restarts; choose another --out")
         if result["status"] == "finished":
             report(f"{folder} holds a finished run; choose another --out to train again")
             return result

@@ -155,7 +155,7 @@ def plot_success(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
         xticks=depths,
         xlim=(min(depths) - 0.5, max(depths) + 0.9),
     )
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 

@@ -8,8 +8,9 @@ their places, so that a slow restart does not hold up the others:
     place 1   | restart 1 .. | restart 2 ........... | restart 4
               look         look         look         look
 
-Restart i starts from the angles of `fold_in(key(seed), i)`: how many restarts there are, and how
-they are batched, changes it by no more than rounding.
+Restart i starts from the angles of `fold_in(key(seed), i)`, whatever the number of restarts and
+their batches. Those change its later path only through rounding, which hundreds of iterations of
+an unfinished descent amplify: shares over restarts can be compared, single ends cannot.
 """
 
 from __future__ import annotations
