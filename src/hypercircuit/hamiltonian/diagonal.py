@@ -94,7 +94,8 @@ def _one_output(hamiltonian: LossHamiltonian) -> np.ndarray:
             first = _powers(table, left[part]) * coefficients[:, :, None]
             second = _powers(table, right[part])
             first, second = first.reshape(-1, left.shape[1]), second.reshape(-1, right.shape[1])
-            total += first.real.T @ second.real - first.imag.T @ second.imag
+            first = np.concatenate([first.real, -first.imag])
+            total += first.T @ np.concatenate([second.real, second.imag])
     return total.reshape(-1)
 
 

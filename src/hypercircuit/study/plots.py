@@ -186,12 +186,12 @@ def plot_losses(
         axes.spines[["top", "right"]].set_visible(False)
     rows[0].set_xscale("log")
     rows[0].annotate(
-        f"success: at most {distance:g}",
-        (distance, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -2),
+        f"dashed: success, at most {distance:g}",
+        (1, 1),
+        xycoords="axes fraction",
+        xytext=(0, 4),
         textcoords="offset points",
-        va="top",
+        ha="right",
         fontsize=8,
         color=_EXACT,
     )
