@@ -206,8 +206,8 @@ def test_wrong_types_and_ranges(section: str, key: str, value: object, message: 
 def test_sections_check_themselves():
     with refuses("data.threshold must be at most 254, got 255"):
         DataConfig(threshold=255)
-    with refuses("train.batch_size must be at least 1, got 0"):
-        dataclasses.replace(TrainConfig(), batch_size=0)
+    with refuses("train.batch_size must be at least 0, got -1; 0 is all the examples"):
+        dataclasses.replace(TrainConfig(), batch_size=-1)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,11 @@ def test_sections_check_themselves():
         (
             {"circuit": {"init": "uniform", "init_scale": 0.2}},
             "circuit.init_scale is used only with circuit.init='near-uniform'",
+        ),
+        (
+            {"energy": {"kind": "statevector"}},
+            "energy.kind='statevector' is the energy of all the examples at once, got "
+            "train.batch_size=100; set train.batch_size=0",
         ),
         (
             {"energy": {"kind": "exact", "order": 4}},

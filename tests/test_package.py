@@ -33,6 +33,7 @@ ROOMS = (
     "study",
     "config",
     "run",
+    "run_restarts",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

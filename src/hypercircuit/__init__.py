@@ -25,6 +25,7 @@ from .data import (
     load_files as load_files,
     load_idx as load_idx,
     load_mnist as load_mnist,
+    make_gaussians as make_gaussians,
     map_splits as map_splits,
     pick_pixels as pick_pixels,
     quantise as quantise,
@@ -38,7 +39,7 @@ from .decode import (
     exact_energy as exact_energy,
     save_network as save_network,
 )
-from .energy import Cumulant as Cumulant, Exact as Exact
+from .energy import Cumulant as Cumulant, Exact as Exact, Statevector as Statevector
 from .hamiltonian import (
     FourierExtension as FourierExtension,
     Hinge as Hinge,
@@ -54,6 +55,7 @@ from .hamiltonian import (
     compile_loss as compile_loss,
 )
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .run_restarts import restarts_run as restarts_run
 from .state import (
     ExactMPS as ExactMPS,
     correlations as correlations,
@@ -63,11 +65,21 @@ from .state import (
     most_likely as most_likely,
     sample as sample,
 )
+from .study import (
+    LossHistogram as LossHistogram,
+    Success as Success,
+    loss_histogram as loss_histogram,
+    pauli_coefficients as pauli_coefficients,
+    pauli_weights as pauli_weights,
+    success_probability as success_probability,
+)
 from .train import (
     History as History,
     Progress as Progress,
+    RestartResult as RestartResult,
     Schedule as Schedule,
     TrainResult as TrainResult,
     make_optimiser as make_optimiser,
+    restarts as restarts,
     train as train,
 )

@@ -1,4 +1,4 @@
-"""The command line: ``hypercircuit train | evaluate | sample``.
+"""The command line: ``hypercircuit train | restarts | evaluate | sample``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from ._files import write_atomically
 from .config import load_config
 from .run import evaluate_run, sample_run, train_run
+from .run_restarts import restarts_run
 
 INTERRUPTED = 75
 
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hypercircuit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("hypercircuit: interrupted; `train` continues with the same command", file=sys.stderr)
+        print(
+            "hypercircuit: interrupted; the same command continues with the same command",
+            file=sys.stderr,
+        )
         return INTERRUPTED
 
 
@@ -48,6 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--profile", help="a [profiles.NAME] table of the config, such as smoke")
     train.add_argument("--out", metavar="DIR", help="run folder (default: runs/<config's name>)")
     train.set_defaults(run=_train)
+
+    restarts = commands.add_parser(
+        "restarts", help="success probability of many restarts at several depths, up to 24 qubits"
+    )
+    restarts.add_argument("config", metavar="CONFIG.toml")
+    _add_settings(restarts)
+    restarts.add_argument("--profile", help="a [profiles.NAME] table of the config")
+    restarts.add_argument(
+        "--out", metavar="DIR", help="run folder (default: runs/<config's name>-restarts)"
+    )
+    restarts.set_defaults(run=_restarts)
 
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")
@@ -83,6 +98,15 @@ def _train(options: argparse.Namespace) -> int:
         folder = Path("runs") / (Path(options.config).stem if options.config else "mnist")
     result = train_run(config, folder, report=_report)
     return {"finished": 0, "interrupted": INTERRUPTED}.get(result["status"], 1)
+
+
+def _restarts(options: argparse.Namespace) -> int:
+    config = load_config(options.config, options.settings, options.profile)
+    if config.train.precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    folder = options.out or Path("runs") / f"{Path(options.config).stem}-restarts"
+    result = restarts_run(config, folder, report=_report)
+    return {"finished": 0}.get(result["status"], INTERRUPTED)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

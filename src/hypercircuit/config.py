@@ -1,4 +1,4 @@
-"""The configuration of a run: eight sections of plain values, read from TOML.
+"""The configuration of a run: nine sections of plain values, read from TOML.
 
 A value is looked up in four layers; a later layer replaces an earlier one::
 
@@ -11,7 +11,7 @@ with a default in its place. A `Config` is immutable, and `Config.to_toml` write
 every value of it, so that a run folder records what was run::
 
     [data] [network] [loss] [circuit] [energy]     the problem and its state
-    [optimiser] [train] [decode]                   what is done with it
+    [optimiser] [train] [decode] [restarts]        what is done with it
 
 Source: the layout follows TeNPy's and NetKet's run folders.
 """
@@ -192,8 +192,11 @@ class DataConfig(_Section):
     """Where the examples come from and what is done to their pixels.
 
     Attributes:
-        path: folder or file in IDX or npz form; "" is the embedded MNIST. `load_config`
-            makes it absolute, so that a stored configuration holds in any folder.
+        source: "mnist", the embedded digits, or "gaussians", the published task of points in
+            the plane; without `path` only.
+        path: folder or file in IDX or npz form; "" is `source`. `load_config` makes it
+            absolute, so that a stored configuration holds in any folder.
+        n_points: training and validation points of "gaussians", at least 2.
         n_classes: number of classes of the data of `path`, at least 2; 0 is one more than
             its largest label.
         classes: labels to keep, at least two; empty keeps all.
@@ -205,14 +208,18 @@ class DataConfig(_Section):
         size: rows and columns of the image after "mean".
         rows: pixel rows kept by "pick", counted from 0.
         columns: pixel columns kept by "pick", counted from 0.
+        validation: "split" takes examples out of the training examples for validation; "none"
+            trains on all of them, and what is chosen by validation is chosen on them.
         n_validation: examples taken out of the training examples for validation; 0 is
             a twelfth of them, 5,000 of MNIST.
-        split_seed: seed of that choice.
+        split_seed: seed of that choice, and of the points of "gaussians".
         n_train: first examples of the training split, after `classes`, to use; 0 is all.
     """
 
     section: ClassVar[str] = "data"
+    source: str = _setting("mnist", _one_of("mnist", "gaussians"))
     path: str = _setting("")
+    n_points: int = _setting(10_000, _at_least(2))
     n_classes: int = _setting(
         0, _Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 counts the labels of data.path")
     )
@@ -229,6 +236,7 @@ class DataConfig(_Section):
     size: tuple[int, int] = _setting((_MNIST_SIDE, _MNIST_SIDE), _each_at_least(1))
     rows: tuple[int, ...] = _setting((), _each_at_least(0), _distinct)
     columns: tuple[int, ...] = _setting((), _each_at_least(0), _distinct)
+    validation: str = _setting("split", _one_of("split", "none"))
     n_validation: int = _setting(0, _at_least(0, "0 is a twelfth of the training examples"))
     split_seed: int = _setting(0, _at_least(0), _at_most(2**32 - 1))
     n_train: int = _setting(0, _at_least(0, "0 uses the whole training split"))
@@ -298,14 +306,15 @@ class EnergyConfig(_Section):
     """The estimator of the energy during training; the final energy is always exact.
 
     Attributes:
-        kind: "cumulant" or "exact".
+        kind: "cumulant", "exact", or "statevector": exact from all 2^N losses, for at most 24
+            qubits and all the examples at once.
         order: cumulants used by "cumulant", 2 or 4.
         check_examples: examples on which the estimator is compared with the exact
             energy at every evaluation, at least 1.
     """
 
     section: ClassVar[str] = "energy"
-    kind: str = _setting("cumulant", _one_of("cumulant", "exact"))
+    kind: str = _setting("cumulant", _one_of("cumulant", "exact", "statevector"))
     order: int = _setting(2, _one_of(2, 4))
     check_examples: int = _setting(100, _at_least(1))
 
@@ -341,7 +350,7 @@ class TrainConfig(_Section):
 
     Attributes:
         steps: optimiser updates, at least 1.
-        batch_size: examples of one energy, at least 1.
+        batch_size: examples of one energy; 0 is all of them.
         seed: of the first angles, the order of the data and the samples, 0..2**32-1.
         evaluate_every: steps between evaluations.
         checkpoint_every: steps between checkpoints.
@@ -350,7 +359,7 @@ class TrainConfig(_Section):
 
     section: ClassVar[str] = "train"
     steps: int = _setting(1500, _at_least(1))
-    batch_size: int = _setting(100, _at_least(1))
+    batch_size: int = _setting(100, _at_least(0, "0 is all the examples"))
     seed: int = _setting(0, _at_least(0), _at_most(2**32 - 1))
     evaluate_every: int = _setting(250, _at_least(1, "for the end only, set it to train.steps"))
     checkpoint_every: int = _setting(250, _at_least(1, "for the end only, set it to train.steps"))
@@ -375,6 +384,36 @@ class DecodeConfig(_Section):
 
 
 @dataclass(frozen=True)
+class RestartsConfig(_Section):
+    """`hypercircuit restarts`: many starts of a problem of at most 24 qubits, depth by depth.
+
+    The circuit is that of [circuit], its depth aside; precision and seed are those of [train].
+
+    Attributes:
+        count: restarts at every depth, at least 1.
+        depths: layers of the circuits; 1, the product state, is added where it is left out.
+        max_iterations: updates after which a restart ends.
+        gradient_norm: norm of the gradient at which it ends, in the loss's unit per radian.
+        success_distance: a restart succeeds if its energy ends at most this far above the
+            minimum over all networks, in the loss's unit, above 0.
+        batch: restarts trained side by side.
+    """
+
+    section: ClassVar[str] = "restarts"
+    count: int = _setting(100, _at_least(1))
+    depths: tuple[int, ...] = _setting(
+        (1, 2, 4, 6, 8),
+        _each_at_least(1),
+        _distinct,
+        _Rule("at least one depth", lambda v: len(v) > 0, "depth 1 is the product state"),
+    )
+    max_iterations: int = _setting(500, _at_least(1))
+    gradient_norm: float = _setting(1e-6, _at_least(0, "0 runs all iterations"))
+    success_distance: float = _setting(1e-4, _above(0))
+    batch: int = _setting(50, _at_least(1))
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a run. `Config()` is the main job.
 
@@ -393,11 +432,18 @@ class Config:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    restarts: RestartsConfig = field(default_factory=RestartsConfig)
 
     def __post_init__(self) -> None:
         _check_data(self.data)
         _check_outputs(self)
         _check_unused(self)
+        if self.energy.kind == "statevector" and self.train.batch_size:
+            raise ConfigError(
+                "energy.kind='statevector' is the energy of all the examples at once, got "
+                f"train.batch_size={self.train.batch_size}; set train.batch_size=0, or "
+                "energy.kind='exact'"
+            )
         if 0 < self.data.n_train < self.train.batch_size:
             raise ConfigError(
                 f"train.batch_size must be at most data.n_train={self.data.n_train}, got "
@@ -604,6 +650,14 @@ def _parse_value(text: str, *, is_string: bool) -> object:
 
 
 def _check_data(data: DataConfig) -> None:
+    if data.path and data.source != "mnist":
+        raise ConfigError(
+            f"data.source is used only without data.path, got data.source={data.source!r} and "
+            f"data.path={data.path!r}; leave one of them out"
+        )
+    if data.source == "gaussians":
+        _check_gaussians(data)
+        return
     embedded = not data.path
     if embedded and any(label >= _MNIST_CLASSES for label in data.classes):
         raise ConfigError(
@@ -639,10 +693,25 @@ def _check_data(data: DataConfig) -> None:
         )
 
 
+def _check_gaussians(data: DataConfig) -> None:
+    """Points in the plane have two classes and no pixels."""
+    for key in ("classes", "n_classes", "pixels", "downsample"):
+        value, default = getattr(data, key), getattr(DataConfig(), key)
+        if value != default:
+            raise ConfigError(
+                f"data.{key} is of no use with data.source='gaussians', points of two classes, "
+                f"got {_toml(value)}; leave data.{key} out"
+            )
+
+
 def _check_outputs(config: Config) -> None:
     """Compare outputs, classes and loss as far as the number of classes is known here."""
     data, outputs, kind = config.data, config.network.outputs, config.loss.kind
-    n_classes = len(data.classes) or data.n_classes or (None if data.path else _MNIST_CLASSES)
+    n_classes = (
+        len(data.classes)
+        or data.n_classes
+        or (None if data.path else 2 if data.source == "gaussians" else _MNIST_CLASSES)
+    )
     if outputs == 1 and n_classes not in (2, None):
         raise ConfigError(
             f"network.outputs=1 needs exactly two classes, got {n_classes}; set data.classes to "
@@ -668,6 +737,8 @@ def _check_outputs(config: Config) -> None:
 def _check_unused(config: Config) -> None:
     """Refuse a value that was changed and that the rest of the configuration ignores."""
     for key, condition, wanted in (
+        ("data.n_points", "data.source", "gaussians"),
+        ("data.n_validation", "data.validation", "split"),
         ("data.levels", "data.pixels", "quantise"),
         ("data.threshold", "data.pixels", "binarise"),
         ("data.size", "data.downsample", "mean"),

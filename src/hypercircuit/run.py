@@ -37,6 +37,7 @@ from .data import (
     downsample_mean,
     load_files,
     load_mnist,
+    make_gaussians,
     map_splits,
     pick_pixels,
     quantise,
@@ -50,11 +51,12 @@ from .decode import (
     save_network,
     score_network,
 )
-from .energy import Cumulant, Exact
+from .energy import Cumulant, Exact, Statevector
+from .energy.dense import check_statevector
 from .hamiltonian import LOSSES, Loss, LossHamiltonian, compile_loss
 from .state import exact_mps, sample
 from .study import plot_training, plot_weights
-from .train import Progress, Schedule, StopSignals, make_optimiser, train
+from .train import EnergyKind, Progress, Schedule, StopSignals, make_optimiser, train
 
 Report = Callable[[str], None]
 _PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quimb", "cotengra")
@@ -101,7 +103,7 @@ def build_problem(config: Config) -> Problem:
 
 
 def load_splits(config: Config) -> Splits:
-    """The configured data: embedded MNIST or files, then classes, size and pixel values.
+    """The configured data: embedded MNIST, points or files, then classes, size and pixel values.
 
     Inputs that a file holds as real numbers are features already and are not scaled.
     """
@@ -110,11 +112,18 @@ def load_splits(config: Config) -> Splits:
         splits = load_files(
             data.path,
             n_classes=data.n_classes or None,
-            n_validation=data.n_validation or None,
+            n_validation=0 if data.validation == "none" else data.n_validation or None,
+            seed=data.split_seed,
+        )
+    elif data.source == "gaussians":
+        splits = make_gaussians(
+            data.n_points,
+            n_validation=0 if data.validation == "none" else data.n_validation or None,
             seed=data.split_seed,
         )
     else:
-        splits = load_mnist(n_validation=data.n_validation or 5000, seed=data.split_seed)
+        n_validation = 0 if data.validation == "none" else data.n_validation or 5000
+        splits = load_mnist(n_validation=n_validation, seed=data.split_seed)
     if data.classes:
         splits = map_splits(splits, lambda dataset: select_classes(dataset, data.classes))
     if data.n_train:
@@ -124,8 +133,21 @@ def load_splits(config: Config) -> Splits:
                 f"got {data.n_train}"
             )
         kept = splits.train.take(np.arange(data.n_train))
-        splits = dataclasses.replace(splits, train=kept)
+        validation = kept if data.validation == "none" else splits.validation
+        splits = dataclasses.replace(splits, train=kept, validation=validation)
     return map_splits(splits, lambda dataset: _transform(config, dataset))
+
+
+def describe_data(config: Config, problem: Problem) -> str:
+    """How many examples there are for what, in one line."""
+    splits = problem.splits
+    held_out = f"{len(splits.validation)} validation"
+    if config.data.validation == "none":
+        held_out = "no validation (the training examples stand in)"
+    return (
+        f"{splits.train.name}: {len(splits.train)} training, {held_out} and "
+        f"{len(splits.test)} test examples"
+    )
 
 
 def _transform(config: Config, dataset: Dataset) -> Dataset:
@@ -152,9 +174,11 @@ def train_run(
     """
     folder = Path(folder)
     result_file = folder / "result.json"
-    _refuse_another(folder, config)
+    refuse_another(folder, config)
     if result_file.exists():
         result = json.loads(result_file.read_text())
+        if result.get("command") == "restarts":
+            raise ConfigError(f"{folder} belongs to restarts; choose another --out")
         if result["status"] == "finished":
             report(f"{folder} holds a finished run; choose another --out to train again")
             return result
@@ -169,14 +193,13 @@ def train_run(
     )
     begun = time.perf_counter()
     problem = build_problem(config)
-    report(
-        f"{problem.splits.train.name}: {len(problem.splits.train)} training, "
-        f"{len(problem.splits.validation)} validation and {len(problem.splits.test)} test examples"
-    )
+    report(describe_data(config, problem))
     hamiltonian = compile_loss(
         problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
     )
     report(hamiltonian.describe())
+    if config.energy.kind == "statevector":
+        check_statevector(hamiltonian.n_qubits)
     # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.toml", config.to_toml())
@@ -190,11 +213,16 @@ def train_run(
         scale=config.circuit.init_scale,
         dtype=dtype,
     )
-    kind = Exact() if config.energy.kind == "exact" else Cumulant(config.energy.order)
+    kinds: dict[str, EnergyKind] = {
+        "exact": Exact(),
+        "cumulant": Cumulant(config.energy.order),
+        "statevector": Statevector(),
+    }
+    kind = kinds[config.energy.kind]
     report(
         f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
         f"{circuit.max_bond}, {params.size} angles; energy {kind_name(config)}, "
-        f"{settings.steps} steps of {settings.batch_size} examples"
+        f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
     trained = train(
         hamiltonian,
@@ -372,6 +400,8 @@ def sample_run(
 
 def kind_name(config: Config) -> str:
     """The energy that a configuration trains with; squared errors are exact with either kind."""
+    if config.energy.kind == "statevector":
+        return Statevector().name
     if config.energy.kind == "exact" or config.loss.kind == "squared":
         return Exact().name
     return Cumulant(config.energy.order).name
@@ -398,7 +428,7 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
 
 
-def _refuse_another(folder: Path, config: Config) -> None:
+def refuse_another(folder: Path, config: Config) -> None:
     """Compare the configuration with that of the run that the folder holds, if any."""
     file = folder / "config.toml"
     if not file.exists():

@@ -4,12 +4,14 @@ A `Dataset` is a table of inputs and labels; `Splits` are three of them. Loaders
 `Splits`, transforms map a `Dataset` to a new one, and `map_splits` applies a transform to
 all three parts:
 
-    load_mnist / load_files / load_idx -> Splits -> map_splits(splits, transform) -> Splits
+    load_mnist / load_files / load_idx / make_gaussians -> Splits
+    map_splits(splits, transform) -> Splits
 """
 
 from .dataset import Dataset, Splits
 from .file_access import DataFileError
 from .files import load_files, load_idx
+from .gaussians import make_gaussians
 from .idx import read_idx
 from .mnist import load_mnist
 from .split import split_validation
@@ -32,6 +34,7 @@ __all__ = [
     "load_files",
     "load_idx",
     "load_mnist",
+    "make_gaussians",
     "map_splits",
     "pick_pixels",
     "quantise",

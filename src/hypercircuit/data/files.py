@@ -10,7 +10,7 @@ from .dataset import Dataset, Splits
 from .file_access import DataFileError, FileArray
 from .idx import read_idx
 from .npz import read_npz, train_and_test_arrays
-from .split import split_validation
+from .split import hold_out
 
 _LARGEST_LABEL = 255
 _IDX_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
@@ -42,7 +42,8 @@ def load_files(
             have no example. None takes one more than the largest label, and requires an
             example of each class among the training rows.
         n_validation: number of training rows set aside for validation, at least 1 and less
-            than all; None sets aside one twelfth (5,000 of MNIST's 60,000), at least 1.
+            than all; None sets aside one twelfth (5,000 of MNIST's 60,000), at least 1; 0 sets
+            aside none, and the validation part is then the training part itself.
         seed: non-negative seed of the choice of validation rows.
 
     Returns:
@@ -131,7 +132,7 @@ def _splits(
     whole = train.dataset(n_classes, name)
     if n_validation is None:
         n_validation = max(1, len(whole) // 12)
-    training, validation = split_validation(whole, n_validation, seed=seed)
+    training, validation = hold_out(whole, n_validation, seed=seed)
     return Splits(training, validation, test.dataset(n_classes, f"{name}-test"))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .dataset import Dataset, Splits
 from .file_access import DataFileError
-from .split import split_validation
+from .split import hold_out
 
 _SHA256 = "fb7a5fe1299ec263c94f93f9d4da93701acf7b0ffb46eec71450105808405a3a"
 _N_TRAIN = 60_000
@@ -25,7 +25,7 @@ def load_mnist(*, n_validation: int = 5000, seed: int = 0) -> Splits:
 
     Args:
         n_validation: number of the 60,000 training rows set aside for validation, in
-            1..59999.
+            1..59999; 0 is none, and the validation part is then the training part itself.
         seed: non-negative seed of the choice of validation rows.
 
     Returns:
@@ -47,5 +47,5 @@ def load_mnist(*, n_validation: int = 5000, seed: int = 0) -> Splits:
         y = archive["y"].astype(np.int32)
     whole = Dataset(x[:_N_TRAIN], y[:_N_TRAIN], _N_CLASSES, _IMAGE_SHAPE, 1.0, "mnist")
     test = Dataset(x[_N_TRAIN:], y[_N_TRAIN:], _N_CLASSES, _IMAGE_SHAPE, 1.0, "mnist-test")
-    train, validation = split_validation(whole, n_validation, seed=seed)
+    train, validation = hold_out(whole, n_validation, seed=seed)
     return Splits(train, validation, test)

@@ -1,4 +1,4 @@
-"""The deterministic choice of validation examples."""
+"""The deterministic choice of validation examples, or of none."""
 
 import dataclasses
 
@@ -41,3 +41,17 @@ def split_validation(
         dataclasses.replace(train, name=f"{dataset.name}-train"),
         dataclasses.replace(validation, name=f"{dataset.name}-validation"),
     )
+
+
+def hold_out(dataset: Dataset, n_validation: int, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Split as `split_validation` does, or hold out nothing.
+
+    Args:
+        dataset: the examples to divide.
+        n_validation: as in `split_validation`, or 0: both parts are then `dataset` itself, so
+            that all its examples are trained on and whatever is chosen is chosen on them.
+        seed: as in `split_validation`.
+    """
+    if n_validation == 0:
+        return dataset, dataset
+    return split_validation(dataset, n_validation, seed=seed)

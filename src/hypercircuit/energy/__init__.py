@@ -6,4 +6,5 @@ from .base import (
     PreparedEnergy as PreparedEnergy,
 )
 from .cumulant import Cumulant as Cumulant
+from .dense import Statevector as Statevector
 from .exact import Exact as Exact

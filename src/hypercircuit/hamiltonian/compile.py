@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -80,11 +81,19 @@ class LossHamiltonian:
     def diagonal(self) -> Float[np.ndarray, " n_networks"]:
         """The compiled operator's 2^n_qubits entries, site 0 most significant.
 
+        Computed once and kept, read-only.
+
         **Raises:** `ValueError` above 24 qubits.
         """
+        return self._diagonal
+
+    @functools.cached_property
+    def _diagonal(self) -> np.ndarray:
         from .diagonal import diagonal
 
-        return diagonal(self)
+        entries = diagonal(self)
+        entries.setflags(write=False)
+        return entries
 
     def describe(self) -> str:
         """The certificate and the size of the expansion in one line."""

@@ -110,20 +110,37 @@ def _additive(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:
     x = hamiltonian.inputs(np.arange(hamiltonian.n_examples))
     left = scale * x[:, :cut] @ _weights(hamiltonian, cut).T - terms.origin[:, None]
     right = scale * x[:, cut:] @ _weights(hamiltonian, blocks.fan_in - cut).T
-    targets = output_targets(hamiltonian.data.y, network.n_outputs)
+    targets = output_targets(hamiltonian.data.y, network.n_outputs).astype(int)
     parts = np.zeros((network.n_outputs, left.shape[1], right.shape[1]))
-    for i, of_outputs in enumerate(targets):
-        table = terms.tables[terms.table[i]]
-        frequencies = table.spacing * np.arange(len(table.coefficients))
-        first = np.exp(1j * np.outer(frequencies, left[i]))
-        second = np.exp(1j * np.outer(frequencies, right[i]))
-        for target in set(of_outputs.tolist()):
-            values = ((table.coefficients[:, int(target), None] * first).T @ second).real
-            parts[of_outputs == target] += values
+    # Terms of many examples side by side are the inner axis of one large real matrix product.
+    at_once = max(1, _ENTRIES_AT_ONCE // (8 * max(len(t.coefficients) for t in terms.tables)))
+    at_once = max(1, at_once // (left.shape[1] + right.shape[1]))
+    for index, table in enumerate(terms.tables):
+        rows = np.flatnonzero(terms.table == index)
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            turned = _powers(table, left[part])
+            second = _powers(table, right[part]).reshape(-1, right.shape[1])
+            second = np.concatenate([second.real, second.imag])
+            for output in range(network.n_outputs):
+                coefficients = table.coefficients[:, targets[part, output]].T
+                first = (turned * coefficients[:, :, None]).reshape(-1, left.shape[1])
+                parts[output] += np.concatenate([first.real, -first.imag]).T @ second
     total = np.zeros(2 ** (network.n_outputs * blocks.fan_in))
     for block, output in enumerate(blocks.outputs):
         _spread(total, parts[output].reshape(-1), block, network.n_outputs)
     return total
+
+
+def _powers(table: FourierSum, logits: np.ndarray) -> np.ndarray:
+    """The phases exp(i nu_k z) of every frequency, (examples, frequencies, bitstrings)."""
+    n_terms = len(table.coefficients)
+    base = np.exp(1j * table.spacing * logits)
+    phases = np.empty((len(logits), n_terms, logits.shape[1]), complex)
+    phases[:, 0] = 1
+    for k in range(1, n_terms):
+        np.multiply(phases[:, k - 1], base, out=phases[:, k])
+    return phases
 
 
 def _pairs(hamiltonian: LossHamiltonian, terms: FourierTerms) -> np.ndarray:

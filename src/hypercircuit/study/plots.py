@@ -1,4 +1,4 @@
-"""Figures of a run, drawn without a display."""
+"""Figures of runs and studies, drawn without a display."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ..train import History
+from .success import LossHistogram
 
 _ENERGY, _EXACT, _ACCURACY = "#1f5fa8", "#d1495b", "#2a7f62"
 
@@ -140,4 +141,108 @@ def plot_architecture(
         axes.set(ylim=(0, 1.1), xticks=position, title=name, ylabel="Born probability")
         axes.set_xticklabels(options, fontsize=8, rotation=20 if len(options) > 3 else 0)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_success(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """The share of successful restarts against depth, with its exact interval.
+
+    **Arguments:**
+
+    - `rows`: one per depth, with `depth`, `n`, `probability`, `low`, `high`, `confidence` and
+      `success_distance`.
+    """
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    depths = [row["depth"] for row in rows]
+    shares = 100 * np.array([row["probability"] for row in rows])
+    low, high = (100 * np.array([row[name] for row in rows]) for name in ("low", "high"))
+    axes.errorbar(
+        depths,
+        shares,
+        yerr=[shares - low, high - shares],
+        fmt="o",
+        color=_ENERGY,
+        capsize=4,
+        label=f"share and {100 * rows[0]['confidence']:.0f} % interval (exact binomial)",
+    )
+    for depth, share, row in zip(depths, shares, rows, strict=True):
+        axes.annotate(
+            f"{row['successes']}/{row['n']}",
+            (depth, share),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    distance = rows[0]["success_distance"]
+    axes.set(
+        xlabel="depth (layers; 1 is the product state)",
+        ylabel=f"restarts within {distance:g} of the minimum (%)",
+        ylim=(-3, 103),
+        xticks=depths,
+        xlim=(min(depths) - 0.5, max(depths) + 0.9),
+    )
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_losses(
+    histograms: Mapping[int, LossHistogram],
+    path: str | os.PathLike[str],
+    *,
+    unit: str,
+    distance: float,
+) -> None:
+    """Where the restarts of every depth ended above the minimum, one histogram per depth.
+
+    **Arguments:**
+
+    - `histograms`: by depth, with equal edges.
+    - `unit`: the loss's unit.
+    - `distance`: the largest distance of a success, drawn as a line.
+    """
+    figure = Figure(figsize=(6.4, 1.1 + 1.1 * len(histograms)), layout="constrained")
+    rows = figure.subplots(len(histograms), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (depth, histogram) in zip(rows, sorted(histograms.items()), strict=True):
+        axes.stairs(histogram.counts, histogram.edges, fill=True, color=_ENERGY, alpha=0.8)
+        axes.axvline(distance, color=_EXACT, ls="--", lw=1)
+        name = "product state" if depth == 1 else f"depth {depth}"
+        total = int(histogram.counts.sum()) + histogram.n_missing
+        axes.set_title(f"{name}, {total} restarts", fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[0].set_xscale("log")
+    rows[0].annotate(
+        f"dashed: success, at most {distance:g}",
+        (1, 1),
+        xycoords="axes fraction",
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color=_EXACT,
+    )
+    rows[-1].set_xlabel(f"final energy minus the minimum over all networks ({unit} per example)")
+    figure.supylabel("restarts", fontsize=10)
+    figure.savefig(path, dpi=130)
+
+
+def plot_pauli_weights(
+    weights: Float[np.ndarray, " n_orders"], path: str | os.PathLike[str]
+) -> None:
+    """The share of the loss's variance in products of k Pauli Z, against k."""
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    orders = np.arange(1, len(weights))
+    shown = weights[1:] > 1e-16
+    axes.plot(orders[shown], weights[1:][shown], "o-", color=_ENERGY, ms=5)
+    axes.set(
+        xlabel="Pauli Z in the product, k",
+        ylabel="share of the loss's variance",
+        yscale="log",
+    )
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axes.grid(axis="y", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)

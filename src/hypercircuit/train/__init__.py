@@ -6,6 +6,12 @@ from .checkpoint import (
 )
 from .history import History as History
 from .interrupt import StopSignals as StopSignals
-from .loop import Schedule as Schedule, TrainResult as TrainResult, train as train
+from .loop import (
+    EnergyKind as EnergyKind,
+    Schedule as Schedule,
+    TrainResult as TrainResult,
+    train as train,
+)
 from .optimisers import make_optimiser as make_optimiser, make_schedule as make_schedule
 from .progress import Progress as Progress
+from .restarts import RestartResult as RestartResult, restarts as restarts

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 from .._types import Angles
 from ..circuit import Brickwork
 from ..data import Dataset
-from ..energy import Batch, EnergyKind, Exact
+from ..energy import Batch, EnergyKind, Exact, Statevector
 from ..hamiltonian import LossHamiltonian, QuadraticTerms
 from ..state import exact_mps, most_likely
 from .checkpoint import load_latest_checkpoint, save_checkpoint
@@ -64,8 +64,9 @@ class TrainResult:
 class Schedule:
     """How long to train and how often to look.
 
-    **Arguments:** `steps` updates of `batch_size` examples each; an evaluation and a checkpoint
-    every so many steps; `check_examples` for the comparison with the exact energy.
+    **Arguments:** `steps` updates of `batch_size` examples each, 0 being all of them; an
+    evaluation and a checkpoint every so many steps; `check_examples` for the comparison with the
+    exact energy.
     """
 
     steps: int = 1500
@@ -77,7 +78,12 @@ class Schedule:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value < 1:
+            if field.name == "batch_size":
+                if value < 0:
+                    raise ValueError(
+                        f"batch_size must be at least 0, got {value}; 0 is all the examples"
+                    )
+            elif value < 1:
                 raise ValueError(f"{field.name} must be at least 1, got {value}")
 
 
@@ -101,7 +107,7 @@ def train(
 
     **Arguments:**
 
-    - `energy`: a strategy; with any but `Exact()` its difference from the exact energy on a fixed
+    - `energy`: a strategy; with an approximate one its difference from the exact energy on a fixed
       subset of the examples is measured at every evaluation.
     - `optimiser`: any optax transformation.
     - `schedule`: lengths and intervals; defaults to `Schedule()`.
@@ -163,7 +169,8 @@ class _Loop:
         self.hamiltonian, self.circuit, self.schedule = hamiltonian, circuit, schedule
         self.optimiser, self.seed, self.validation = optimiser, seed, validation
         dtype = np.dtype(params.dtype)
-        self.batch_size = min(schedule.batch_size, hamiltonian.n_examples)
+        n_examples = hamiltonian.n_examples
+        self.batch_size = min(schedule.batch_size or n_examples, n_examples)
         self.energy = energy.prepare(hamiltonian, circuit, batch_size=self.batch_size, dtype=dtype)
         self.start = _State(
             params,
@@ -183,7 +190,8 @@ class _Loop:
         }
         self.check = None
         n_check = min(schedule.check_examples, hamiltonian.n_examples)
-        if not isinstance(energy, Exact) and not isinstance(hamiltonian.terms, QuadraticTerms):
+        approximate = not isinstance(energy, (Exact, Statevector))
+        if approximate and not isinstance(hamiltonian.terms, QuadraticTerms):
             rows = np.random.default_rng(seed).permutation(hamiltonian.n_examples)[:n_check]
             kinds = (energy, Exact())
             prepared = [

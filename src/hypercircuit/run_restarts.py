@@ -1,0 +1,195 @@
+"""A study of restarts: the success probability against depth, as a folder that can be resumed.
+
+config.toml            the resolved configuration
+depth<D>/restarts.npz  the restarts of one depth as they end; the same command goes on from them
+restarts.npz           depths; energies, gradient norms, iterations and status by depth and restart;
+                       the minimum, a network that attains it, and the weights of the loss
+result.json            one row per depth: successes, probability, interval, seconds
+success.png, losses.png, spectrum.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._files import write_atomically, write_text
+from ._precision import check_precision
+from .circuit import Brickwork
+from .config import Config, ConfigError
+from .energy.dense import check_statevector
+from .hamiltonian import LossHamiltonian, compile_loss
+from .run import Report, build_problem, describe_data, refuse_another, versions
+from .study import (
+    loss_histogram,
+    pauli_weights,
+    plot_losses,
+    plot_pauli_weights,
+    plot_success,
+    success_probability,
+)
+from .train import Progress, RestartResult, StopSignals, restarts
+
+
+def restarts_run(
+    config: Config, folder: str | os.PathLike[str], *, report: Report = print
+) -> dict[str, Any]:
+    """Restart the configured problem at every depth, or what is missing of that.
+
+    The result's `status` is `"finished"` or `"interrupted"`.
+
+    **Raises:** `ConfigError` if the folder belongs to another configuration or to a training run,
+    or if the loss is compiled too roughly for the success distance; `ValueError` above 24 qubits.
+    """
+    folder = Path(folder)
+    result_file = folder / "result.json"
+    refuse_another(folder, config)
+    if result_file.exists():
+        result = json.loads(result_file.read_text())
+        if result.get("command") != "restarts":
+            raise ConfigError(f"{folder} belongs to a training run; choose another --out")
+        if result["status"] == "finished":
+            report(f"{folder} holds finished restarts; choose another --out to run them again")
+            report(table(result["rows"]))
+            return result
+    elif (folder / "checkpoints").exists():
+        raise ConfigError(f"{folder} belongs to a training run; choose another --out")
+    problem = build_problem(config)
+    check_statevector(problem.network.n_qubits)
+    dtype = check_precision(np.dtype(config.train.precision))
+    report(describe_data(config, problem))
+    hamiltonian = compile_loss(
+        problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+    )
+    report(hamiltonian.describe())
+    settings = config.restarts
+    if hamiltonian.spectral_error > settings.success_distance / 10:
+        raise ConfigError(
+            f"the spectral error, {hamiltonian.spectral_error:.2g}, must be at most a tenth of "
+            f"restarts.success_distance={settings.success_distance:g}; set "
+            f"loss.tolerance={settings.success_distance / 100:g}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.toml", config.to_toml())
+    depths = sorted({1, *settings.depths})
+    if 1 not in settings.depths:
+        report("depth 1, the product state, is added: it belongs beside every other depth")
+    begun = time.perf_counter()
+    losses = hamiltonian.diagonal()
+    minimum = float(losses.min())
+    near = int(np.sum(losses <= minimum + settings.success_distance))
+    report(
+        f"enumerated {len(losses)} networks in {time.perf_counter() - begun:.1f} s: minimum "
+        f"{minimum:.6f}, {near} of them within {settings.success_distance:g}"
+    )
+    found: dict[int, RestartResult] = {}
+    result = {
+        "command": "restarts",
+        "status": "finished",
+        "message": "",
+        "n_qubits": hamiltonian.n_qubits,
+        "n_examples": hamiltonian.n_examples,
+        "loss": hamiltonian.loss.name,
+        "spectral_error": hamiltonian.spectral_error,
+        "minimum": minimum,
+        "networks_within_distance": near,
+        "seed": config.train.seed,
+        "precision": dtype.name,
+        "data_fingerprint": hamiltonian.data.fingerprint,
+        "versions": versions(),
+        "rows": [],
+    }
+    for depth in depths:
+        done = restarts(
+            hamiltonian,
+            Brickwork(depth, config.circuit.rotations),
+            n_restarts=settings.count,
+            seed=config.train.seed,
+            max_iterations=settings.max_iterations,
+            gradient_norm=settings.gradient_norm,
+            batch=settings.batch,
+            init=config.circuit.init,
+            dtype=dtype,
+            folder=folder / f"depth{depth}",
+            progress=Progress(),
+        )
+        if not done.finished:
+            result |= {"status": "interrupted", "message": done.message}
+            break
+        found[depth] = done
+        row = _row(depth, done, minimum, settings.success_distance)
+        result["rows"].append(row)
+        report(
+            f"depth {depth}: {row['successes']} of {row['n']} restarts within "
+            f"{settings.success_distance:g} of the minimum, {row['seconds']:.0f} s"
+        )
+    with StopSignals():  # a signal now may wait for the few files
+        if found:
+            _save(folder, hamiltonian, found, config)
+            plot_success(result["rows"], folder / "success.png")
+        # Last, because a finished result ends the study.
+        write_text(result_file, json.dumps(result, indent=2) + "\n")
+    report(table(result["rows"]))
+    report(result["message"] or f"results in {folder}")
+    return result
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The success probabilities as a table of text, one line per depth."""
+    lines = [
+        f"{'depth':>5}{'restarts':>10}{'success':>10}{'95 % interval':>18}"
+        f"{'median energy':>16}{'iterations':>12}{'seconds':>9}"
+    ]
+    for row in rows:
+        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %"
+        lines.append(
+            f"{row['depth']:>5}{row['n']:>10}{100 * row['probability']:>8.1f} %{interval:>18}"
+            f"{row['median_energy']:>16.6f}{row['median_iterations']:>12.0f}{row['seconds']:>9.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _row(depth: int, done: RestartResult, minimum: float, distance: float) -> dict[str, Any]:
+    success = success_probability(done.energies, minimum, distance=distance)
+    finite = done.energies[np.isfinite(done.energies)]
+    return {
+        "depth": depth,
+        **dataclasses.asdict(success),
+        "success_distance": distance,
+        "median_energy": float(np.median(finite)) if len(finite) else float("nan"),
+        "median_iterations": float(np.median(done.iterations)),
+        "total_iterations": int(done.iterations.sum()),
+        "status": {name: done.status.count(name) for name in sorted(set(done.status))},
+        "seconds": done.seconds,
+    }
+
+
+def _save(
+    folder: Path, hamiltonian: LossHamiltonian, found: dict[int, RestartResult], config: Config
+) -> None:
+    """Write the arrays and the figures that show them."""
+    losses = hamiltonian.diagonal()
+    minimum, best = float(losses.min()), int(losses.argmin())
+    weights = pauli_weights(losses)
+    arrays: dict[str, Any] = {
+        "depths": np.array(list(found)),
+        "energies": np.stack([each.energies for each in found.values()]),
+        "gradient_norms": np.stack([each.gradient_norms for each in found.values()]),
+        "iterations": np.stack([each.iterations for each in found.values()]),
+        "status": np.array([each.status for each in found.values()]),
+        "minimum": minimum,
+        "best_bits": (best >> np.arange(hamiltonian.n_qubits)[::-1] & 1).astype(np.uint8),
+        "pauli_weights": weights,
+    }
+    write_atomically(folder / "restarts.npz", lambda file: np.savez_compressed(file, **arrays))
+    histograms = {depth: loss_histogram(each.energies, minimum) for depth, each in found.items()}
+    unit = "nats" if hamiltonian.loss.name != "squared" else "squared logits"
+    distance = config.restarts.success_distance
+    plot_losses(histograms, folder / "losses.png", unit=unit, distance=distance)
+    plot_pauli_weights(weights, folder / "spectrum.png")
