@@ -210,6 +210,21 @@ def test_sections_check_themselves():
         dataclasses.replace(TrainConfig(), batch_size=-1)
 
 
+PAIRWISE = "pairwise-logistic"
+
+
+def test_choices_come_back_from_toml(tmp_path):
+    path = tmp_path / "config.toml"
+    choices = [
+        {"set": "activation", "options": ["relu", "sign"], "scope": "neuron"},
+        {"set": "encoding", "options": [[0, 1], [-1.5, 1]]},
+    ]
+    config = Config.from_dict({"network": {"hidden": [4], "choices": choices}})
+    assert list(config.network.choices) == choices
+    path.write_text(config.to_toml())
+    assert load_config(path) == config
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -223,8 +238,20 @@ def test_sections_check_themselves():
             "loss.kind='softmax' needs at least two outputs, got network.outputs=1; set loss",
         ),
         (
-            {"data": {"classes": [0, 1]}, "loss": {"kind": "logistic"}},
-            "loss.kind='logistic' needs network.outputs=1, got 0; set network.outputs=1",
+            {"data": {"classes": [0, 1]}, "network": {"outputs": 1}, "loss": {"kind": PAIRWISE}},
+            "loss.kind='pairwise-logistic' needs at least two outputs, got network.outputs=1",
+        ),
+        (
+            {"network": {"activation": "relu"}},
+            "network.activation is used only with hidden layers, got network.activation='relu'",
+        ),
+        (
+            {"network": {"choices": [{"set": "gates"}]}},
+            "network.choices[0]: set must be one of activation, encoding, logit_scale, hidden_s",
+        ),
+        (
+            {"network": {"choices": {"set": "gate"}}},
+            "network.choices must be a list of tables, got {'set': 'gate'}; write [[network.choi",
         ),
         ({"data": {"classes": [8, 10]}}, "data.classes must be labels 0..9 of the embedded MNIST"),
         (

@@ -10,7 +10,7 @@ import pytest
 
 from hypercircuit.config import load_config
 from hypercircuit.data import DataFileError, load_files, load_idx, read_idx
-from hypercircuit.run import load_splits
+from hypercircuit.problem import load_splits
 
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
 

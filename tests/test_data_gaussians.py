@@ -6,7 +6,7 @@ import pytest
 from hypercircuit.config import Config, ConfigError
 from hypercircuit.data import load_mnist, make_gaussians, split_validation
 from hypercircuit.data.split import hold_out
-from hypercircuit.run import load_splits
+from hypercircuit.problem import load_splits
 
 CENTRES = np.array([[-1.0, -2.0], [-2.0, 1.0], [1.0, 1.0], [2.0, -2.0]])
 

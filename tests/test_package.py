@@ -32,6 +32,7 @@ ROOMS = (
     "decode",
     "study",
     "config",
+    "problem",
     "run",
     "run_restarts",
     "cli",

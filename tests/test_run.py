@@ -10,7 +10,8 @@ import pytest
 
 import oracles
 from hypercircuit.config import Config, ConfigError, load_config
-from hypercircuit.run import build_problem, evaluate_run, load_splits, sample_run, train_run
+from hypercircuit.problem import build_problem, load_splits
+from hypercircuit.run import evaluate_run, sample_run, train_run
 from hypercircuit.train import History
 
 TINY = {

@@ -27,6 +27,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import tomli_w
 
+from .bnn import ACTIVATIONS, choice_from_dict
+from .hamiltonian import LOSSES
+
 _MNIST_CLASSES = 10
 _MNIST_SIDE = 28
 
@@ -115,6 +118,10 @@ def _convert(key: str, value: object, kind: Any, example: object) -> Any:
 
 def _convert_list(key: str, value: object, kind: Any, fix: str) -> tuple[Any, ...]:
     kinds = typing.get_args(kind)
+    if typing.get_origin(kinds[0]) is dict:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, Mapping) for v in value):
+            raise _refuse(key, "a list of tables", value, f"write [[{key}]] above each")
+        return tuple(_plain(f"{key}[{index}]", item) for index, item in enumerate(value))
     length = None if kinds[-1] is Ellipsis else len(kinds)
     noun = "integers" if kinds[0] is int else "numbers"
     rule = f"a list of {noun}" if length is None else f"a list of {length} {noun}"
@@ -244,24 +251,46 @@ class DataConfig(_Section):
 
 @dataclass(frozen=True)
 class NetworkConfig(_Section):
-    """The binary network whose weights and biases the qubits hold.
+    """The binary network whose weights, biases and architecture the qubits hold.
 
     Attributes:
+        hidden: neurons of every hidden layer; empty is a linear network.
+        activation: of the hidden neurons: "sign", "relu", "sigmoid", "tanh" or "hardtanh".
         encoding: weight value of bit 0 and of bit 1; must differ.
-        bias: whether every output has a bias qubit.
-        logit_scale: factor of every pre-activation, above 0.
+        bias: whether every neuron and output has a bias qubit.
+        logit_scale: factor of the outputs, above 0.
+        hidden_scale: factor of the hidden pre-activations, above 0.
+        skip: whether the inputs are also connected to the outputs directly.
+        choices: tables of architecture choices, each with qubits of its own, see
+            `hypercircuit.bnn.choice_from_dict`; written as [[network.choices]].
         outputs: number of outputs; 0 is the number of classes, 1 is one logit for
             two classes.
-        order: order of the qubits, "class" by class from the first output or
-            "class-reversed", the same register read from its other end; "auto" is "class".
+        order: order of the qubits, "class" by class (layer by layer) or "neuron" by neuron with
+            one hidden layer, "auto" the latter if it fits; "class-reversed" and
+            "neuron-reversed" are the same registers read from their other end.
     """
 
     section: ClassVar[str] = "network"
+    hidden: tuple[int, ...] = _setting((), _each_at_least(1))
+    activation: str = _setting("sign", _one_of(*ACTIVATIONS))
     encoding: tuple[float, float] = _setting((-1.0, 1.0), _distinct)
     bias: bool = _setting(True)
     logit_scale: float = _setting(0.3, _above(0))
+    hidden_scale: float = _setting(1.0, _above(0))
+    skip: bool = _setting(False)
+    choices: tuple[dict[str, Any], ...] = field(default=(), hash=False)
     outputs: int = _setting(0, _at_least(0, "0 is one output per class"))
-    order: str = _setting("auto", _one_of("auto", "class", "class-reversed"))
+    order: str = _setting(
+        "auto", _one_of("auto", "class", "neuron", "class-reversed", "neuron-reversed")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for number, values in enumerate(self.choices):
+            try:
+                choice_from_dict(values)
+            except ValueError as error:
+                raise ConfigError(f"network.choices[{number}]: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -269,13 +298,15 @@ class LossConfig(_Section):
     """The loss of one example.
 
     Attributes:
-        kind: "softmax" cross-entropy, "logistic" for one output, or "squared" error.
+        kind: "softmax" cross-entropy, "logistic" (one output, or one class against the rest),
+            "pairwise-logistic", "squared" error, "sigmoid-squared" error, "hinge",
+            "squared-hinge", or "zero-one", the classification error itself.
         tolerance: largest error of the spectral expansion over the reachable range,
             in nats per example (squared error: its own unit), above 0.
     """
 
     section: ClassVar[str] = "loss"
-    kind: str = _setting("softmax", _one_of("softmax", "logistic", "squared"))
+    kind: str = _setting("softmax", _one_of(*LOSSES))
     tolerance: float = _setting(1e-3, _above(0))
 
 
@@ -722,16 +753,20 @@ def _check_outputs(config: Config) -> None:
             f"network.outputs must be the number of classes, {n_classes}, got {outputs}; set "
             "network.outputs=0 for one output per class"
         )
-    if kind == "softmax" and outputs == 1:
+    if kind in ("softmax", "pairwise-logistic") and outputs == 1:
         raise ConfigError(
-            "loss.kind='softmax' needs at least two outputs, got network.outputs=1; set "
+            f"loss.kind={kind!r} needs at least two outputs, got network.outputs=1; set "
             "loss.kind='logistic', or network.outputs=0"
         )
-    if kind == "logistic" and outputs != 1:
-        raise ConfigError(
-            f"loss.kind='logistic' needs network.outputs=1, got {outputs}; set "
-            "network.outputs=1 and two data.classes, or loss.kind='softmax'"
-        )
+    network = config.network
+    if not network.hidden:
+        for key in ("activation", "hidden_scale", "skip"):
+            value = getattr(network, key)
+            if value != getattr(NetworkConfig(), key):
+                raise ConfigError(
+                    f"network.{key} is used only with hidden layers, got network.{key}="
+                    f"{_toml(value)}; leave it out, or set network.hidden, for example [64]"
+                )
 
 
 def _check_unused(config: Config) -> None:

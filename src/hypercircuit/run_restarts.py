@@ -25,7 +25,8 @@ from .circuit import Brickwork
 from .config import Config, ConfigError
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
-from .run import Report, build_problem, describe_data, refuse_another, versions
+from .problem import build_problem, describe_data
+from .run import Report, refuse_another, versions
 from .study import (
     loss_histogram,
     pauli_weights,
