@@ -348,7 +348,11 @@ def test_energy_that_is_not_finite_is_reported():
 # ---------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Schedule)])
+@pytest.mark.parametrize(
+    "name",
+    # All the examples are a batch of size 0.
+    [field.name for field in dataclasses.fields(Schedule) if field.name != "batch_size"],
+)
 def test_schedule_out_of_range_is_refused(name: str):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         Schedule(**{name: 0})
