@@ -38,7 +38,14 @@ from .decode import (
     exact_energy as exact_energy,
     save_network as save_network,
 )
-from .energy import Cumulant as Cumulant, Exact as Exact
+from .energy import (
+    Cumulant as Cumulant,
+    Estimate as Estimate,
+    Exact as Exact,
+    Sampled as Sampled,
+    choose_energy as choose_energy,
+    sampled_energy as sampled_energy,
+)
 from .hamiltonian import (
     FourierExtension as FourierExtension,
     Hinge as Hinge,
@@ -65,6 +72,7 @@ from .state import (
 )
 from .train import (
     History as History,
+    KLPenalty as KLPenalty,
     Progress as Progress,
     Schedule as Schedule,
     TrainResult as TrainResult,

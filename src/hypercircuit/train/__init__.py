@@ -7,5 +7,6 @@ from .checkpoint import (
 from .history import History as History
 from .interrupt import StopSignals as StopSignals
 from .loop import Schedule as Schedule, TrainResult as TrainResult, train as train
+from .objective import KLPenalty as KLPenalty
 from .optimisers import make_optimiser as make_optimiser, make_schedule as make_schedule
 from .progress import Progress as Progress
