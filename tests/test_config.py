@@ -243,7 +243,7 @@ def test_choices_come_back_from_toml(tmp_path):
         ),
         (
             {"network": {"activation": "relu"}},
-            "network.activation is used only with hidden layers, got network.activation='relu'",
+            'network.activation is used only with hidden layers, got network.activation="relu"',
         ),
         (
             {"network": {"choices": [{"set": "gates"}]}},

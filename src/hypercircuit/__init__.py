@@ -39,7 +39,15 @@ from .decode import (
     exact_energy as exact_energy,
     save_network as save_network,
 )
-from .energy import Cumulant as Cumulant, Exact as Exact, Statevector as Statevector
+from .energy import (
+    Cumulant as Cumulant,
+    Estimate as Estimate,
+    Exact as Exact,
+    Sampled as Sampled,
+    Statevector as Statevector,
+    choose_energy as choose_energy,
+    sampled_energy as sampled_energy,
+)
 from .hamiltonian import (
     FourierExtension as FourierExtension,
     Hinge as Hinge,
@@ -75,6 +83,7 @@ from .study import (
 )
 from .train import (
     History as History,
+    KLPenalty as KLPenalty,
     Progress as Progress,
     RestartResult as RestartResult,
     Schedule as Schedule,

@@ -5,6 +5,15 @@ from .base import (
     EnergyKind as EnergyKind,
     PreparedEnergy as PreparedEnergy,
 )
+from .choose import choose_energy as choose_energy
 from .cumulant import Cumulant as Cumulant
 from .dense import Statevector as Statevector
 from .exact import Exact as Exact
+from .sampled import (
+    Estimate as Estimate,
+    Sampled as Sampled,
+    SampledEnergy as SampledEnergy,
+    log_derivative as log_derivative,
+    mean_of as mean_of,
+    sampled_energy as sampled_energy,
+)

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._precision import check_precision
 from .._types import Angles, AnyArray
@@ -49,6 +49,10 @@ class PreparedEnergy(abc.ABC):
     @abc.abstractmethod
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> Batch:
         """Lay out the examples with these row numbers, at most `batch_size` of them."""
+
+    def with_key(self, batch: Batch, key: PRNGKeyArray) -> Batch:
+        """The batch with the randomness of `key`, under jit; without any it stays as it is."""
+        return batch
 
     @abc.abstractmethod
     def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:

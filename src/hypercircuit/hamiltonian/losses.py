@@ -1,4 +1,4 @@
-"""Losses per example as functions of the logits.
+"""Losses per example as functions of the logits, for NumPy and JAX arrays alike.
 
 How a loss is built decides how it compiles:
 
@@ -18,8 +18,9 @@ import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from .._types import AnyArray
 from ..bnn import Network
 from ..bnn.activation import namespace
 from ..data import Dataset
@@ -44,15 +45,15 @@ class Loss(abc.ABC):
     @abc.abstractmethod
     def value(
         self,
-        logits: Float[np.ndarray, "*batch n_examples n_outputs"],
-        y: Int[np.ndarray, " n_examples"],
-    ) -> Float[np.ndarray, "*batch n_examples"]:
-        """The loss of every example."""
+        logits: Float[AnyArray, "*batch n_examples n_outputs"],
+        y: Int[AnyArray, " n_examples"],
+    ) -> Float[AnyArray, "*batch n_examples"]:
+        """The loss of every example; NumPy or JAX, as `logits` are."""
 
-    def predict(self, logits: Float[np.ndarray, "*batch n_outputs"]) -> Int[np.ndarray, "*batch"]:
+    def predict(self, logits: Float[AnyArray, "*batch n_outputs"]) -> Int[AnyArray, "*batch"]:
         """The predicted labels: the largest logit, or whether a single one is positive."""
         if logits.shape[-1] == 1:
-            return (logits[..., 0] > 0).astype(np.int64)
+            return (logits[..., 0] > 0).astype(int)
         return logits.argmax(-1)
 
     def check(self, network: Network, data: Dataset) -> None:
@@ -83,7 +84,7 @@ class OutputLoss(Loss):
     def value(self, logits, y):  # type: ignore[no-untyped-def]
         both = self.pointwise(logits.reshape(-1)).reshape(*logits.shape, 2)
         chosen = output_targets(y, logits.shape[-1])
-        return np.where(chosen, both[..., 1], both[..., 0]).sum(-1)
+        return namespace(logits).where(chosen, both[..., 1], both[..., 0]).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,9 @@ class Softmax(Loss):
         return "joint"
 
     def value(self, logits, y):  # type: ignore[no-untyped-def]
+        xp = namespace(logits)
         highest = logits.max(-1, keepdims=True)
-        log_sum = np.log(np.exp(logits - highest).sum(-1)) + highest[..., 0]
+        log_sum = xp.log(xp.exp(logits - highest).sum(-1)) + highest[..., 0]
         return log_sum - _pick(logits, y)
 
     def check(self, network: Network, data: Dataset) -> None:
@@ -176,9 +178,10 @@ class PairwiseLogistic(Loss):
         return "pairs"
 
     def value(self, logits, y):  # type: ignore[no-untyped-def]
+        xp = namespace(logits)
         own = _pick(logits, y)[..., None]
-        each = np.logaddexp(np.zeros((), logits.dtype), logits - own)
-        return np.where(output_targets(y, logits.shape[-1]), 0, each).sum(-1)
+        each = xp.logaddexp(xp.zeros((), logits.dtype), logits - own)
+        return xp.where(output_targets(y, logits.shape[-1]), 0, each).sum(-1)
 
     def pointwise(self, gap: Any) -> Any:
         """The loss of one gap z_c - z_y and of one gap z_y - z_c; NumPy or JAX."""
@@ -207,8 +210,8 @@ class SquaredError(Loss):
         return ((logits - self.targets(y, logits.shape[-1])) ** 2).sum(-1)
 
     def targets(
-        self, y: Int[np.ndarray, " n_examples"], n_outputs: int
-    ) -> Float[np.ndarray, "n_examples n_outputs"]:
+        self, y: Int[AnyArray, " n_examples"], n_outputs: int
+    ) -> Float[AnyArray, "n_examples n_outputs"]:
         """What each output should be."""
         if n_outputs == 1:
             return (2.0 * y - 1.0)[:, None].astype(np.float32)
@@ -255,13 +258,17 @@ LOSSES: dict[str, type[Loss]] = {
 }
 
 
-def output_targets(y: Int[np.ndarray, " n_examples"], n_outputs: int) -> np.ndarray:
+def output_targets(
+    y: Int[AnyArray, " n_examples"], n_outputs: int
+) -> Bool[AnyArray, "n_examples n_outputs"]:
     """Whether each output's target is 1, (n_examples, n_outputs)."""
     if n_outputs == 1:
         return (y == 1)[:, None]
     return y[:, None] == np.arange(n_outputs)
 
 
-def _pick(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    index = np.broadcast_to(y[:, None], (*logits.shape[:-1], 1))
-    return np.take_along_axis(logits, index, axis=-1)[..., 0]
+def _pick(logits: Any, y: Any) -> Any:
+    """The logit of every example's own class."""
+    xp = namespace(logits)
+    index = xp.broadcast_to(y[:, None], (*logits.shape[:-1], 1))
+    return xp.take_along_axis(logits, index, axis=-1)[..., 0]

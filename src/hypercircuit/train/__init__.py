@@ -12,6 +12,7 @@ from .loop import (
     TrainResult as TrainResult,
     train as train,
 )
+from .objective import KLPenalty as KLPenalty
 from .optimisers import make_optimiser as make_optimiser, make_schedule as make_schedule
 from .progress import Progress as Progress
 from .restarts import RestartResult as RestartResult, restarts as restarts

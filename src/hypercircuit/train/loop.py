@@ -8,25 +8,27 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, Integer, UInt8
 
-from .._types import Angles
+from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..data import Dataset
-from ..energy import Batch, EnergyKind, Exact, Statevector
-from ..hamiltonian import LossHamiltonian, QuadraticTerms
+from ..energy import Batch, EnergyKind, Sampled
+from ..hamiltonian import LossHamiltonian
 from ..state import exact_mps, most_likely
+from .check import EnergyCheck, PenaltyCheck, needs_check
 from .checkpoint import load_latest_checkpoint, save_checkpoint
 from .history import History
 from .interrupt import StopSignals
-from .progress import Progress
+from .objective import KLPenalty, Objective
+from .progress import Progress, ProgressDisplay
 
 CHECKPOINTS = "checkpoints"
 
@@ -65,8 +67,8 @@ class Schedule:
     """How long to train and how often to look.
 
     **Arguments:** `steps` updates of `batch_size` examples each, 0 being all of them; an
-    evaluation and a checkpoint every so many steps; `check_examples` for the comparison with the
-    exact energy.
+    evaluation and a checkpoint every so many steps; `check_examples` for measuring the energy's
+    error.
     """
 
     steps: int = 1500
@@ -93,6 +95,7 @@ def train(
     *,
     energy: EnergyKind,
     optimiser: optax.GradientTransformation,
+    penalty: KLPenalty | None = None,
     schedule: Schedule | None = None,
     seed: int = 0,
     params: Angles | None = None,
@@ -100,15 +103,19 @@ def train(
     folder: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Minimise the energy of `hamiltonian` over the circuit's angles.
+    """Minimise the energy of `hamiltonian`, or energy and penalty, over the circuit's angles.
 
-    The order of the examples is a function of `seed` and the step alone, and everything else that
-    the next step needs is in the checkpoint, so that a resumed run continues bit for bit.
+    The order of the examples and all random draws are functions of `seed` and the step alone, and
+    everything else that the next step needs is in the checkpoint, so that a resumed run continues
+    bit for bit.
 
     **Arguments:**
 
-    - `energy`: a strategy; with an approximate one its difference from the exact energy on a fixed
-      subset of the examples is measured at every evaluation.
+    - `energy`: a strategy, see [`hypercircuit.choose_energy`][]. The error of any but `Exact()` is
+      measured at every evaluation on a fixed subset of the examples: the difference from the exact
+      energy where there is one, and the standard error where networks are sampled.
+    - `penalty`: an addition to the energy, weighted by its beta; the history's energy is without
+      it, its value and beta are in the evaluations.
     - `optimiser`: any optax transformation.
     - `schedule`: lengths and intervals; defaults to `Schedule()`.
     - `params`: start angles; left out, `circuit.init` with the seed. Their dtype is the precision.
@@ -116,12 +123,15 @@ def train(
     - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT and
       SIGTERM then save and end with status `"interrupted"`.
 
-    **Raises:** `ValueError` if a checkpoint belongs to another problem.
+    **Raises:** `ValueError` if a checkpoint belongs to another problem, or the penalty's prior to
+    another number of qubits.
     """
     schedule = schedule or Schedule()
     if params is None:
         params = circuit.init(jax.random.key(seed), hamiltonian.n_qubits)
-    loop = _Loop(hamiltonian, circuit, energy, optimiser, schedule, seed, params, validation)
+    loop = _Loop(
+        hamiltonian, circuit, energy, penalty, optimiser, schedule, seed, params, validation
+    )
     return loop.run(None if folder is None else Path(folder), progress or Progress())
 
 
@@ -145,13 +155,89 @@ def _epoch_order(n_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class _State(eqx.Module):
-    """All that the next step depends on."""
+    """All that the next step depends on, besides its number."""
 
     params: Float[Array, "depth n_qubits kinds"]
     optimiser: Any
     best_bits: UInt8[Array, " n_qubits"]
     best_loss: Float[Array, ""]
     best_accuracy: Float[Array, ""]
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is a best network."""
+        return bool(jnp.isfinite(self.best_loss))
+
+
+class _Made(NamedTuple):
+    """What an update found: the energy and gradient norm before it, and if all is finite."""
+
+    energy: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    finite: Bool[Array, ""]
+
+
+class _Run:
+    """How far a run has come, and its checkpoints."""
+
+    def __init__(self, start: _State, identity: dict[str, Any], folder: Path | None) -> None:
+        self.folder = None if folder is None else folder / CHECKPOINTS
+        self.identity = identity
+        self.state, self.step, self.history, self._before = self._restore(start)
+        self._saved = self.step
+        self._begun = time.perf_counter()
+
+    def _restore(self, start: _State) -> tuple[_State, int, History, float]:
+        found = None if self.folder is None else load_latest_checkpoint(self.folder, start)
+        if found is None:
+            return start, 0, History(), 0.0
+        state, metadata = found
+        for name, value in self.identity.items():
+            if metadata["identity"].get(name) != value:
+                raise ValueError(
+                    f"the checkpoint in {self.folder} was made with {name}="
+                    f"{metadata['identity'].get(name)}, this run has {name}={value}; "
+                    "resume with the same settings or choose an empty folder"
+                )
+        history = History.from_arrays(metadata["history"])
+        return state, metadata["step"], history, metadata["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._begun
+
+    def save(self) -> None:
+        """Write a checkpoint unless the last one is of this step."""
+        if self.folder is None or self._saved == self.step:
+            return
+        metadata = {
+            "identity": self.identity,
+            "history": self.history.to_arrays(),
+            "seconds": self.seconds,
+        }
+        save_checkpoint(self.folder, self.step, self.state, metadata)
+        self._saved = self.step
+
+    def record(self, state: _State, energy: float, gradient_norm: float) -> None:
+        """Go on to the state that an update made."""
+        self.state, self.step = state, self.step + 1
+        self.history.record_step(
+            self.step, energy=energy, gradient_norm=gradient_norm, seconds=self.seconds
+        )
+
+    def result(self, status: str, message: str, compile_seconds: float) -> TrainResult:
+        state = self.state
+        return TrainResult(
+            state.params,
+            status,
+            message,
+            self.step,
+            self.history,
+            np.asarray(state.best_bits) if state.evaluated else None,
+            float(state.best_accuracy),
+            self.seconds,
+            compile_seconds,
+        )
 
 
 class _Loop:
@@ -160,6 +246,7 @@ class _Loop:
         hamiltonian: LossHamiltonian,
         circuit: Brickwork,
         energy: EnergyKind,
+        penalty: KLPenalty | None,
         optimiser: optax.GradientTransformation,
         schedule: Schedule,
         seed: int,
@@ -172,6 +259,7 @@ class _Loop:
         n_examples = hamiltonian.n_examples
         self.batch_size = min(schedule.batch_size or n_examples, n_examples)
         self.energy = energy.prepare(hamiltonian, circuit, batch_size=self.batch_size, dtype=dtype)
+        self.objective = Objective(self.energy, penalty, seed)
         self.start = _State(
             params,
             optimiser.init(params),
@@ -181,6 +269,8 @@ class _Loop:
         )
         self.identity = {
             "energy": energy.name,
+            "samples": repr(energy) if isinstance(energy, Sampled) else None,
+            "penalty": None if penalty is None else penalty.describe(),
             "seed": seed,
             "data": hamiltonian.data.fingerprint,
             "batch_size": self.batch_size,
@@ -188,140 +278,83 @@ class _Loop:
             "loss": hamiltonian.loss.name,
             "network": repr(hamiltonian.network),
         }
-        self.check = None
-        n_check = min(schedule.check_examples, hamiltonian.n_examples)
-        approximate = not isinstance(energy, (Exact, Statevector))
-        if approximate and not isinstance(hamiltonian.terms, QuadraticTerms):
-            rows = np.random.default_rng(seed).permutation(hamiltonian.n_examples)[:n_check]
-            kinds = (energy, Exact())
-            prepared = [
-                kind.prepare(hamiltonian, circuit, batch_size=n_check, dtype=dtype)
-                for kind in kinds
-            ]
-            self.check = [(each.value_function(), each.batch(rows)) for each in prepared]
+        self.checks: list[EnergyCheck | PenaltyCheck] = []
+        if needs_check(energy, hamiltonian):
+            n_check = schedule.check_examples
+            self.checks.append(
+                EnergyCheck(
+                    hamiltonian, circuit, energy, n_examples=n_check, seed=seed, dtype=dtype
+                )
+            )
+        if penalty is not None:
+            self.checks.append(PenaltyCheck(circuit, penalty, seed))
 
     def _update(
-        self, state: _State, batch: Batch
-    ) -> tuple[_State, jax.Array, jax.Array, jax.Array]:
-        """The next state, the energy and gradient norm before it, and whether all are finite."""
-        value, gradient = jax.value_and_grad(self.energy)(state.params, batch)
+        self, state: _State, batch: Batch, step: Integer[AnyArray, ""]
+    ) -> tuple[_State, _Made]:
+        """The state after update number `step`, counted from 0."""
+        descend = jax.value_and_grad(self.objective, has_aux=True)
+        (value, energy), gradient = descend(state.params, batch, step)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         state = dataclasses.replace(state, params=params, optimiser=optimiser)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(params).all()
-        return state, value, norm, finite
+        return state, _Made(energy, norm, finite)
 
-    def _batch(self, step: int) -> Batch:
-        rows = example_order(self.hamiltonian.n_examples, self.batch_size, self.seed, step)
-        return self.energy.batch(rows)
-
-    def _restore(self, folder: Path | None) -> tuple[_State, int, History, float]:
-        found = None if folder is None else load_latest_checkpoint(folder, self.start)
-        if found is None:
-            return self.start, 0, History(), 0.0
-        state, metadata = found
-        for name, value in self.identity.items():
-            if metadata["identity"].get(name) != value:
-                raise ValueError(
-                    f"the checkpoint in {folder} was made with {name}="
-                    f"{metadata['identity'].get(name)}, this run has {name}={value}; "
-                    "resume with the same settings or choose an empty folder"
-                )
-        history = History.from_arrays(metadata["history"])
-        return state, metadata["step"], history, metadata["seconds"]
+    def _inputs(self, run: _Run) -> tuple[_State, Batch, np.ndarray]:
+        """What the next update takes."""
+        rows = example_order(self.hamiltonian.n_examples, self.batch_size, self.seed, run.step)
+        return run.state, self.energy.batch(rows), np.asarray(run.step, np.int32)
 
     def run(self, folder: Path | None, progress: Progress) -> TrainResult:
-        schedule = self.schedule
-        checkpoints = None if folder is None else folder / CHECKPOINTS
-        state, step, history, before = self._restore(checkpoints)
+        run, schedule = _Run(self.start, self.identity, folder), self.schedule
         begun = time.perf_counter()
-
-        def seconds() -> float:
-            return before + time.perf_counter() - begun
-
-        def save() -> None:
-            if checkpoints is not None:
-                metadata = {
-                    "identity": self.identity,
-                    "history": history.to_arrays(),
-                    "seconds": seconds(),
-                }
-                save_checkpoint(checkpoints, step, state, metadata)
-
         compiled = None
-        if step < schedule.steps:
-            compiled = jax.jit(self._update).lower(state, self._batch(step)).compile()
+        if run.step < schedule.steps:
+            compiled = jax.jit(self._update).lower(*self._inputs(run)).compile()
         compile_seconds = time.perf_counter() - begun
-        status, message, saved = "finished", "", step
-        with StopSignals() as stop, progress.start(schedule.steps, initial=step) as display:
-            if self.validation is not None and bool(jnp.isfinite(state.best_loss)):
-                display.evaluated(validation_accuracy=float(state.best_accuracy))
-            while compiled is not None and step < schedule.steps:
-                following, value, norm, finite = compiled(state, self._batch(step))
-                value, norm = float(value), float(norm)
-                if not finite:
-                    status = "non-finite"
-                    what = f"the energy was {value} and its gradient norm {norm}"
-                    if math.isfinite(value) and math.isfinite(norm):
-                        what = "the update made the angles non-finite"
-                    message = (
-                        f"{what} at step {step + 1}; the angles before that step are kept. In a "
-                        "new folder, lower optimiser.learning_rate, set optimiser.clip_norm, or "
-                        "use train.precision='float64'"
-                    )
+        status, message = "finished", ""
+        with StopSignals() as stop, progress.start(schedule.steps, initial=run.step) as display:
+            if self.validation is not None and run.state.evaluated:
+                display.evaluated(validation_accuracy=float(run.state.best_accuracy))
+            while compiled is not None and run.step < schedule.steps:
+                following, made = compiled(*self._inputs(run))
+                energy, norm = float(made.energy), float(made.gradient_norm)
+                if not made.finite:
+                    status, message = "non-finite", _non_finite(run.step + 1, energy, norm)
                     break
-                state, step = following, step + 1
-                history.record_step(step, energy=value, gradient_norm=norm, seconds=seconds())
-                display.update(step, energy=value, gradient_norm=norm)
-                if step % schedule.evaluate_every == 0 or step == schedule.steps:
-                    state, row = self._evaluate(state)
-                    history.record_evaluation(step, row)
-                    if self.validation is not None:
-                        display.evaluated(validation_accuracy=row["validation_accuracy"])
-                if step % schedule.checkpoint_every == 0:
-                    save()
-                    saved = step
+                run.record(following, energy, norm)
+                display.update(run.step, energy=energy, gradient_norm=norm)
+                if run.step % schedule.evaluate_every == 0 or run.step == schedule.steps:
+                    self._evaluate(run, display)
+                if run.step % schedule.checkpoint_every == 0:
+                    run.save()
                 if stop.requested:
                     status = "interrupted"
-                    message = f"stopped by {stop.requested} after step {step}"
+                    message = f"stopped by {stop.requested} after step {run.step}"
                     break
-            if saved != step:
-                save()
-        evaluated = bool(jnp.isfinite(state.best_loss))
-        return TrainResult(
-            state.params,
-            status,
-            message,
-            step,
-            history,
-            np.asarray(state.best_bits) if evaluated else None,
-            float(state.best_accuracy),
-            seconds(),
-            compile_seconds,
-        )
+            run.save()
+        return run.result(status, message, compile_seconds)
 
-    def _evaluate(self, state: _State) -> tuple[_State, dict[str, float]]:
-        """Measure the energy's error, and the likeliest network on the validation examples."""
+    def _evaluate(self, run: _Run, display: ProgressDisplay) -> None:
+        """Measure the errors, and the likeliest network on the validation examples."""
         row: dict[str, float] = {}
-        if self.check is not None:
-            estimate, exact = (
-                np.asarray(function(state.params, batch), np.float64)
-                for function, batch in self.check
-            )
-            row["check_energy"] = float(estimate.mean())
-            row["check_energy_exact"] = float(exact.mean())
-            row["check_error"] = float((estimate - exact).mean())
-            row["check_error_max"] = float(np.abs(estimate - exact).max())
-        if self.validation is None:
-            return state, row
+        for check in self.checks:
+            row |= check.measure(run.state.params, run.step)
+        if self.validation is not None:
+            run.state, found = self._validate(run.state, self.validation)
+            row |= found
+            display.evaluated(validation_accuracy=found["validation_accuracy"])
+        run.history.record_evaluation(run.step, row)
+
+    def _validate(self, state: _State, validation: Dataset) -> tuple[_State, dict[str, float]]:
         bits, _ = _likeliest(self.circuit, state.params)
         network, loss = self.hamiltonian.network, self.hamiltonian.loss
-        x = self.validation.x.astype(np.float32, copy=False)
-        logits = network.logits(np.asarray(bits[:1]), x, step=self.validation.step)[0]
-        value = float(loss.value(logits, self.validation.y).mean())
-        accuracy = float((loss.predict(logits) == self.validation.y).mean())
-        row["validation_loss"], row["validation_accuracy"] = value, accuracy
+        x = validation.x.astype(np.float32, copy=False)
+        logits = network.logits(np.asarray(bits[:1]), x, step=validation.step)[0]
+        value = float(loss.value(logits, validation.y).mean())
+        accuracy = float((loss.predict(logits) == validation.y).mean())
         if value < float(state.best_loss):
             dtype = state.params.dtype
             state = dataclasses.replace(
@@ -330,7 +363,18 @@ class _Loop:
                 best_loss=jnp.asarray(value, dtype),
                 best_accuracy=jnp.asarray(accuracy, dtype),
             )
-        return state, row
+        return state, {"validation_loss": value, "validation_accuracy": accuracy}
+
+
+def _non_finite(step: int, energy: float, gradient_norm: float) -> str:
+    """What happened at a step that was not made, and the remedy."""
+    what = f"the energy was {energy} and its gradient norm {gradient_norm}"
+    if math.isfinite(energy) and math.isfinite(gradient_norm):
+        what = "the update made the angles non-finite"
+    return (
+        f"{what} at step {step}; the angles before that step are kept. In a new folder, lower "
+        "optimiser.learning_rate, set optimiser.clip_norm, or use train.precision='float64'"
+    )
 
 
 @eqx.filter_jit

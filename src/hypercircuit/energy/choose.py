@@ -1,0 +1,33 @@
+"""Which energy a compiled loss is trained with, and why."""
+
+from __future__ import annotations
+
+from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
+from .base import EnergyKind
+from .exact import Exact
+from .sampled import Sampled
+
+
+def choose_energy(
+    hamiltonian: LossHamiltonian, preferred: EnergyKind | None = None
+) -> tuple[EnergyKind, str]:
+    """A strategy that can evaluate the loss, and a sentence that says why it was chosen.
+
+    **Arguments:**
+
+    - `preferred`: what to use where the loss separates, such as `Cumulant()`, or a `Sampled` with
+      a number of samples of one's own; left out, `Exact()`.
+
+    A loss without product terms is sampled whatever is preferred.
+    """
+    terms = hamiltonian.terms
+    if isinstance(terms, NoTerms):
+        if isinstance(preferred, Sampled):
+            return preferred, f"{preferred.name}: {terms.reason}"
+        instead = "" if preferred is None else f" (in place of {preferred.name})"
+        return Sampled(), f"{Sampled().name}{instead}: {terms.reason}"
+    if preferred is not None:
+        return preferred, f"{preferred.name}: as preferred; the loss separates: {terms.describe()}"
+    if isinstance(terms, QuadraticTerms):
+        return Exact(), f"{Exact().name}: first and second moments are all a squared error takes"
+    return Exact(), f"{Exact().name}: the loss separates: {terms.describe()}"
