@@ -13,30 +13,21 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from .._types import AnyArray
 from ..circuit import Brickwork
-from ..hamiltonian import (
-    LossHamiltonian,
-    OutputLoss,
-    QuadraticTerms,
-    SectorTerms,
-    Softmax,
-    output_targets,
-)
+from ..hamiltonian import LossHamiltonian, Sector, SectorTerms, SquaredError
+from ..hamiltonian.compile import MAX_SECTORS
 from ..state import ExactMPS
 from .base import Batch, PreparedEnergy
+from .cumulant_hidden import HiddenCumulantEnergy
 from .exact import QuadraticEnergy
+from .expected import ExpectedLoss, Labels, Outputs, labels
+from .lattice import input_cuts
 from .linear import linear_outputs
 from .sectors import SectorEnergy
-
-#: Width in standard deviations and nats of what the softmax integral is taken over.
-_DEVIATIONS = 5.0
-_TAIL = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +70,15 @@ class Cumulant:
         dtype: np.dtype | type = np.float32,
     ) -> PreparedEnergy:
         """Fix the shapes for batches of `batch_size` examples of one compiled loss."""
+        network = hamiltonian.network
+        if network.global_sites and not isinstance(hamiltonian.terms, SectorTerms):
+            hamiltonian = _with_sectors(hamiltonian)
         arguments = (hamiltonian, circuit, batch_size, np.dtype(dtype))
         if isinstance(hamiltonian.terms, SectorTerms):
             return SectorEnergy(*arguments, self)
-        if isinstance(hamiltonian.terms, QuadraticTerms):
+        if network.n_hidden:
+            return HiddenCumulantEnergy(*arguments, self)
+        if isinstance(hamiltonian.loss, SquaredError):
             return QuadraticEnergy(*arguments)
         return CumulantEnergy(*arguments, self)
 
@@ -92,12 +88,11 @@ class CumulantBatch(Batch):
 
     weights: Float[AnyArray, " n"]
     x: Float[AnyArray, "n fan_in"]
-    y: Int[AnyArray, " n"]
-    targets: Bool[AnyArray, "n outputs"]
+    labels: Labels
 
 
 class CumulantEnergy(PreparedEnergy):
-    """See [`hypercircuit.Cumulant`][]."""
+    """See [`hypercircuit.Cumulant`][]; linear networks."""
 
     def __init__(
         self,
@@ -110,63 +105,45 @@ class CumulantEnergy(PreparedEnergy):
         super().__init__(hamiltonian, circuit, batch_size, dtype)
         self.settings = settings
         self.outputs = linear_outputs(hamiltonian)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(settings.n_nodes)
-        self._nodes = nodes.astype(dtype)
-        self._weights = (weights / weights.sum()).astype(dtype)
+        self.expected = ExpectedLoss(
+            hamiltonian.loss,
+            hamiltonian.network.n_outputs,
+            settings.n_nodes,
+            settings.n_steps,
+            self.dtype,
+        )
+        self.half_step = hamiltonian.network.logit_scale * self._cuts(np.arange(1))[1]
+
+    def _cuts(self, examples: np.ndarray) -> tuple[np.ndarray, float]:
+        hamiltonian = self.hamiltonian
+        x = hamiltonian.inputs(examples)
+        return input_cuts(hamiltonian.data, hamiltonian.network, x, positive=True)
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> CumulantBatch:
         examples, weights = self.filled(examples, weights)
-        x = self.hamiltonian.inputs(examples).astype(self.dtype)
-        y = self.hamiltonian.data.y[examples]
-        targets = output_targets(y, self.hamiltonian.network.n_outputs)
-        return CumulantBatch(weights, x, y, targets)
+        network = self.hamiltonian.network
+        x = self.hamiltonian.inputs(examples)
+        cut = network.logit_scale * self._cuts(examples)[0]
+        known = labels(self.hamiltonian.data.y[examples], network.n_outputs, cut, self.dtype)
+        return CumulantBatch(weights, x.astype(self.dtype), known)
 
     def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, CumulantBatch)
-        mean, *higher = self.outputs.cumulants(mps, batch.x, self.settings.order)
-        # A logit that is all but decided keeps a tiny width, so that the gradient stays finite.
-        deviation = jnp.sqrt(jnp.maximum(higher[0], 1e-8))
-        density = jnp.broadcast_to(self._weights, (*mean.shape, len(self._weights)))
-        if self.settings.order == 4:
-            x = self._nodes
-            skewness = (higher[1] / deviation**3)[..., None]
-            kurtosis = (higher[2] / deviation**4)[..., None]
-            factor = 1 + skewness / 6 * (x**3 - 3 * x) + kurtosis / 24 * (x**4 - 6 * x**2 + 3)
-            density = density * factor
-        logits = mean[..., None] + deviation[..., None] * self._nodes
-        if isinstance(self.hamiltonian.loss, Softmax):
-            own = jnp.take_along_axis(mean, batch.y[:, None], axis=1)[:, 0]
-            return self._log_sum(mean, deviation, logits, density) - own
-        loss = self.hamiltonian.loss
-        assert isinstance(loss, OutputLoss)
-        expected = jnp.einsum("ncq,ncqt->nct", density, loss.pointwise(logits))
-        return jnp.where(batch.targets, expected[..., 1], expected[..., 0]).sum(1)
+        cumulants = self.outputs.cumulants(mps, batch.x, self.settings.order)
+        return self.expected(Outputs(cumulants, None, self.half_step), batch.labels)
 
-    def _log_sum(
-        self, mean: jax.Array, deviation: jax.Array, logits: jax.Array, density: jax.Array
-    ) -> jax.Array:
-        """``E log sum_c exp(z_c)`` of independent logits by the Frullani integral.
 
-        The integral is the same around any reference logit; around one close to the sum it needs
-        few steps. Its width follows the widest logit, and the reference is spread as wide, which
-        changes nothing in the integral either but leaves only smooth functions to sum up.
-        """
-        n_steps = self.settings.n_steps
-        reference = jax.lax.stop_gradient(
-            jax.nn.logsumexp(mean + jnp.minimum(deviation**2 / 2, 2 * deviation), axis=1)
+def _with_sectors(hamiltonian: LossHamiltonian) -> LossHamiltonian:
+    """The settings of the global choices, for a loss that was not compiled setting by setting."""
+    network = hamiltonian.network
+    n_sectors = 2 ** len(network.global_sites)
+    if n_sectors > MAX_SECTORS:
+        raise ValueError(
+            f"the choices of scope network and layer have {n_sectors} settings, of which at most "
+            f"{MAX_SECTORS} are evaluated one by one; choose among fewer, or use Sampled()"
         )
-        widest = jax.lax.stop_gradient(deviation.max(1))
-        spread = _DEVIATIONS * widest
-        first, last = -spread - _TAIL, spread + 3.0
-        step = (last - first) / (n_steps - 1)
-        nodes = first[:, None] + step[:, None] * jnp.arange(n_steps, dtype=mean.dtype)
-        shifted = (logits - reference[:, None, None])[..., None] + nodes[:, None, None]
-        factors = jnp.einsum("ncq,ncqu->ncu", density, _gumbel(shifted))
-        around = _gumbel(nodes[:, None] + (widest[:, None] * self._nodes)[..., None])
-        compared = jnp.einsum("q,nqu->nu", self._weights, around)
-        integrand = compared - jnp.prod(factors, axis=1)
-        return reference + step * integrand.sum(1)
-
-
-def _gumbel(v: jax.Array) -> jax.Array:
-    return jnp.exp(-jnp.exp(jnp.minimum(v, 4.5)))
+    sectors = (
+        Sector(bits, dataclasses.replace(hamiltonian, network=settled))
+        for bits, settled in network.sectors()
+    )
+    return dataclasses.replace(hamiltonian, terms=SectorTerms(tuple(sectors)))

@@ -1,0 +1,356 @@
+"""The cumulant energy of networks with hidden layers, by matrix products.
+
+    bits -> mean and variance of z_h -> moments of a_h = activation(z_h) -> outputs' cumulants
+
+The cumulants of the first layer's pre-activations are exact. Then every z_h stands for a (nearly)
+Gaussian variable, whose activation has moments in closed form (`gaussian`), and a sign neuron is
+cut halfway between two points of the lattice on which z_h lies (`lattice`). Approximate is further
+that neurons are taken as independent of one another, although they share their inputs' bits at
+block boundaries only: bits of different neurons that are correlated across a boundary count as
+independent. Within a neuron (order "neuron") the choices and outgoing weights are correlated with
+the pre-activation through the last few weights, to first order by Stein's identity:
+
+    E[y a(z)] = E[y] E[a] + Cov(y, z) E[a'(z)],    y = (choice's projector) v_c, .. v_c v_d
+
+with exact joint moments of y and exact covariances (`windows`). In order "class" outgoing weights
+lie far away, and layer follows layer: a form of independent weights and independent inputs a_j has
+
+    mean = sum_j E[w_j] E[a_j],    variance = Var(sum_j w_j E[a_j]) + sum_j E[w_j^2] Var(a_j),
+
+and units of a deeper layer, which share their inputs, are again taken as independent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import AnyArray
+from ..bnn import Encoding, Network
+from ..circuit import Brickwork
+from ..hamiltonian import LossHamiltonian
+from ..hamiltonian.linear import exact_inputs
+from ..state import Band, ExactMPS, bit_cumulants
+from .base import Batch, PreparedEnergy
+from .expected import ExpectedLoss, Labels, Outputs, labels
+from .gaussian import NearlyNormal
+from .lattice import input_cuts, sign_cut
+from .linear import LinearOutputs, linear_forms
+from .windows import JointMoments, Windows, joint_moments, windows_between
+
+if TYPE_CHECKING:
+    from .cumulant import Cumulant
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class HiddenBatch(Batch):
+    """One batch of examples.
+
+    **Attributes:**
+
+    - `x`: inputs with the bias's, in their own order.
+    - `cut`: from where on a sign neuron of the first layer is +1.
+    """
+
+    weights: Float[AnyArray, " n"]
+    x: Float[AnyArray, "n fan_in"]
+    cut: Float[AnyArray, " n"]
+    labels: Labels
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """Codes of a neuron's choices that mean the same: its activation, unless it is off."""
+
+    activation: str
+    codes: tuple[int, ...]
+
+    @property
+    def indices(self) -> np.ndarray:
+        return np.array(self.codes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Layer:
+    """A dense layer: its forms, the input of every site of a run, and what follows a run."""
+
+    forms: LinearOutputs
+    columns: np.ndarray
+    windows: Windows | None
+    settings: tuple[_Setting, ...]
+
+
+class HiddenCumulantEnergy(PreparedEnergy):
+    """See [`hypercircuit.Cumulant`][] and the module's text."""
+
+    def __init__(
+        self,
+        hamiltonian: LossHamiltonian,
+        circuit: Brickwork,
+        batch_size: int,
+        dtype: np.dtype,
+        settings: Cumulant,
+    ) -> None:
+        super().__init__(hamiltonian, circuit, batch_size, dtype)
+        network = hamiltonian.network
+        self.network, self.settings = network, settings
+        self.by_neuron = _by_neuron(network)
+        if settings.order > 2 and not self.by_neuron:
+            raise ValueError(
+                f"order {settings.order} of the cumulants needs one hidden layer in order "
+                "'neuron'; use Cumulant(order=2)"
+            )
+        self.expected = ExpectedLoss(
+            hamiltonian.loss, network.n_outputs, settings.n_nodes, settings.n_steps, self.dtype
+        )
+        last = len(network.layers) - 1
+        reach = circuit.correlation_range
+        numbers = range(1) if self.by_neuron else range(last + 1)
+        self.layers = [_layer(network, number, self.by_neuron, reach) for number in numbers]
+        self.skip = None
+        if network.skip:
+            assert network.register.skip is not None
+            sites = network.register.skip
+            encoding = network.layers[-1].encoding
+            self.skip = linear_forms(sites, encoding, 1.0), np.argsort(sites[0])
+        self.cuts = [sign_cut(network, number, positive=False)[0] for number in range(1, last)]
+        self.output_cut, self.half_step = sign_cut(network, last, positive=True)
+
+    def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> HiddenBatch:
+        examples, weights = self.filled(examples, weights)
+        data, network = self.hamiltonian.data, self.network
+        x = exact_inputs(data, examples)
+        if network.layers[0].bias:
+            x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        cut, _ = input_cuts(data, network, x, positive=False)
+        scale = network.logit_scale
+        output_cut = np.full(len(x), scale * self.output_cut)
+        return HiddenBatch(
+            weights,
+            x.astype(self.dtype),
+            (network.hidden_scale * cut).astype(self.dtype),
+            labels(data.y[examples], network.n_outputs, output_cut, self.dtype),
+        )
+
+    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+        assert isinstance(batch, HiddenBatch)
+        return self.expected(self.outputs(mps, batch), batch.labels)
+
+    def outputs(self, mps: ExactMPS, batch: HiddenBatch) -> Outputs:
+        """The cumulants of the logits of every example."""
+        bits = bit_cumulants(mps, self.settings.order)
+        follow = self._by_neuron if self.by_neuron else self._by_layer
+        cumulants, covariance = follow(mps, batch, *bits)
+        if self.skip is not None:
+            forms, columns = self.skip
+            direct = forms.of_bits(*bits, batch.x[:, columns], self.settings.order)
+            cumulants = tuple(a + b for a, b in zip(cumulants, direct, strict=True))
+        scale = self.network.logit_scale
+        scaled = tuple(scale**n * each for n, each in enumerate(cumulants, 1))
+        if covariance is not None:
+            covariance = scale**2 * covariance
+        return Outputs(scaled, covariance, scale * self.half_step)
+
+    def _by_neuron(
+        self,
+        mps: ExactMPS,
+        batch: HiddenBatch,
+        probabilities: Float[Array, " n_qubits"],
+        bands: tuple[Band, ...],
+    ) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+        """Neurons are independent: their cumulants add up."""
+        (layer,), order = self.layers, self.settings.order
+        assert layer.windows is not None
+        encoding = self.network.layers[1].encoding
+        z = NearlyNormal.of(
+            layer.forms.of_bits(probabilities, bands, batch.x[:, layer.columns], order)
+        )
+        moments = joint_moments(mps, layer.windows)
+        edge = layer.forms.gain * self._edge(layer, batch.x)
+        cut = batch.cut[:, None]
+        raw = []
+        for power in range(1, order + 1):
+            total = jnp.zeros((), z.mean.dtype)
+            for setting in layer.settings:
+                value = z.activation(setting.activation, power, cut)[..., None]
+                weights = _weight_powers(moments, setting, encoding, power)
+                total = total + value * weights[0]
+                if layer.windows.n_weights:
+                    slope = z.slope(setting.activation, power, cut) / z.deviation
+                    covariance = jnp.einsum("nj,jhc->nhc", edge, weights[1:])
+                    total = total + slope[..., None] * covariance
+            raw.append(total)
+        cumulants = [each.sum(1) for each in _cumulants_of_moments(raw)]
+        covariance = None
+        if self.expected.needs_covariance:
+            covariance = -jnp.einsum("nhc,nhd->ncd", raw[0], raw[0])
+            for setting in layer.settings:
+                value = z.activation(setting.activation, 2, cut)
+                weights = _weight_pairs(moments, setting, encoding)
+                covariance = covariance + jnp.einsum("nh,hcd->ncd", value, weights[0])
+                if layer.windows.n_weights:
+                    slope = z.slope(setting.activation, 2, cut) / z.deviation
+                    mixed = edge[:, :, None] * slope[:, None]
+                    covariance = covariance + jnp.einsum("njh,jhcd->ncd", mixed, weights[1:])
+        return self._add_biases(cumulants, covariance, probabilities, bands)
+
+    def _add_biases(
+        self,
+        cumulants: list[jax.Array],
+        covariance: jax.Array | None,
+        probabilities: jax.Array,
+        bands: tuple[Band, ...],
+    ) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+        dense, sites = self.network.layers[1], self.network.register.weights[1][:, -1]
+        if dense.bias:
+            step, p = dense.encoding.step, probabilities[sites]
+            q = p * (1 - p)
+            own = (p + dense.encoding.low / step, q, q * (1 - 2 * p), q * (1 - 6 * q))
+            for n in range(len(cumulants)):
+                cumulants[n] = cumulants[n] + step ** (n + 1) * own[n]
+            pairs = [band for band in bands if band.powers == (1, 1)]
+            if covariance is not None and pairs:
+                distance = np.abs(sites[:, None] - sites)
+                reach = len(pairs[0].values)
+                near = (distance > 0) & (distance <= reach)
+                gap, later = np.clip(distance, 1, reach) - 1, np.maximum(sites[:, None], sites)
+                shared = jnp.where(near, pairs[0].values[gap, later], 0)
+                covariance = covariance + step**2 * shared
+        return tuple(cumulants), covariance
+
+    def _by_layer(
+        self,
+        mps: ExactMPS,
+        batch: HiddenBatch,
+        probabilities: Float[Array, " n_qubits"],
+        bands: tuple[Band, ...],
+    ) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+        """Inputs of a layer are independent: mean and variance go from layer to layer."""
+        mean, covariance = batch.x, None
+        variance: jax.Array | None = None
+        for number, layer in enumerate(self.layers):
+            inputs = mean[:, layer.columns]
+            cumulants = layer.forms.of_bits(probabilities, bands, inputs, 2)
+            if variance is not None:
+                spread = layer.forms.spread(probabilities, variance[:, layer.columns])
+                cumulants = cumulants[0], cumulants[1] + spread
+            if number == len(self.layers) - 1:
+                if self.expected.needs_covariance:
+                    assert variance is not None
+                    weights = layer.forms.mean_weights(probabilities)
+                    covariance = jnp.einsum(
+                        "nj,cj,dj->ncd", variance[:, layer.columns], weights, weights
+                    )
+                return cumulants, covariance
+            assert layer.windows is not None
+            z = NearlyNormal.of(cumulants)
+            moments = joint_moments(mps, layer.windows).codes
+            cut = batch.cut[:, None] if number == 0 else self._hidden_cut(number)
+            edge = layer.forms.gain * self._edge(layer, mean)
+            raw = []
+            for power in (1, 2):
+                total = jnp.zeros_like(z.mean)
+                for setting in layer.settings:
+                    chosen = moments[setting.indices].sum(0)
+                    total = total + z.activation(setting.activation, power, cut) * chosen[0]
+                    if layer.windows.n_weights:
+                        slope = z.slope(setting.activation, power, cut) / z.deviation
+                        total = total + slope * (edge @ chosen[1:])
+                raw.append(total)
+            mean, variance = raw[0], raw[1] - raw[0] ** 2
+            if self.network.layers[number + 1].bias:
+                mean = jnp.pad(mean, ((0, 0), (0, 1)), constant_values=1)
+                variance = jnp.pad(variance, ((0, 0), (0, 1)))
+        raise AssertionError("the last layer returns")
+
+    def _hidden_cut(self, number: int) -> float:
+        return self.network.hidden_scale * self.cuts[number - 1]
+
+    @staticmethod
+    def _edge(layer: _Layer, x: jax.Array) -> jax.Array:
+        """The inputs of the windows' weights."""
+        assert layer.windows is not None
+        return x[:, x.shape[1] - layer.windows.n_weights :]
+
+
+def _by_neuron(network: Network) -> bool:
+    """Whether outgoing weights follow their neuron."""
+    if network.n_hidden != 1:
+        return False
+    incoming, outgoing = network.register.weights
+    first, last = incoming.min(), incoming.max()
+    if len(incoming) > 1:
+        return bool(first < outgoing[:, 0].min() < last)
+    # With one hidden neuron both orders are the same chain.
+    return True
+
+
+def _layer(network: Network, number: int, by_neuron: bool, reach: int) -> _Layer:
+    register, dense = network.register, network.layers[number]
+    sites = register.weights[number]
+    is_last = number == len(network.layers) - 1
+    forms = linear_forms(sites, dense.encoding, 1.0 if is_last else network.hidden_scale)
+    columns = np.argsort(sites[0])
+    if is_last:
+        return _Layer(forms, columns, None, ())
+    own = [
+        (choice, table)
+        for choice, table in zip(network.choices, register.choices, strict=True)
+        if choice.scope == "neuron" and choice.layer == number
+    ]
+    choices = np.concatenate([np.zeros((len(sites), 0), int), *(table for _, table in own)], axis=1)
+    outgoing = np.zeros((len(sites), 0), int)
+    if by_neuron:
+        outgoing = register.weights[1][:, : dense.n_outputs].T
+    windows = windows_between(sites, choices, outgoing, reach)
+    found: dict[str, list[int]] = {}
+    codes = np.ndindex(*(len(choice.by_code) for choice, _ in own))
+    for position, each in enumerate(codes):
+        activation, gate = network.activations[number], True
+        for (choice, _), code in zip(own, each, strict=True):
+            option = choice.by_code[code]
+            activation = option.activation or activation
+            gate = gate if option.gate is None else option.gate
+        if gate:
+            found.setdefault(activation, []).append(position)
+    settings = tuple(_Setting(name, tuple(codes)) for name, codes in found.items())
+    return _Layer(forms, columns, windows, settings)
+
+
+def _weight_powers(
+    moments: JointMoments, setting: _Setting, encoding: Encoding, power: int
+) -> jax.Array:
+    """Moments of the setting's projector times ``v_c^power``, (with_weight, neurons, outputs)."""
+    codes = moments.codes[setting.indices].sum(0)
+    single = moments.single[setting.indices].sum(0)
+    low, high = encoding.low**power, encoding.high**power
+    return low * codes[..., None] + (high - low) * single
+
+
+def _weight_pairs(moments: JointMoments, setting: _Setting, encoding: Encoding) -> jax.Array:
+    """The same with ``v_c v_d``, (with_weight, neurons, outputs, outputs)."""
+    codes = moments.codes[setting.indices].sum(0)
+    single = moments.single[setting.indices].sum(0)
+    pairs = moments.pairs[setting.indices].sum(0)
+    low, step = encoding.low, encoding.step
+    sums = single[..., :, None] + single[..., None, :]
+    return low**2 * codes[..., None, None] + low * step * sums + step**2 * pairs
+
+
+def _cumulants_of_moments(raw: list[jax.Array]) -> list[jax.Array]:
+    """The first two or four cumulants from raw moments."""
+    first, second = raw[0], raw[1]
+    found = [first, second - first**2]
+    if len(raw) == 4:
+        third, fourth = raw[2], raw[3]
+        found.append(third - 3 * second * first + 2 * first**3)
+        found.append(
+            fourth - 4 * third * first - 3 * second**2 + 12 * second * first**2 - 6 * first**4
+        )
+    return found
