@@ -84,7 +84,7 @@ def test_batching_does_not_change_a_restart(hamiltonian, found: RestartResult):
             n_restarts=n_restarts,
             batch=batch,
             seed=3,
-            max_iterations=25,
+            max_iterations=8,
             progress=QUIET,
         )
         again = restarts(
@@ -93,7 +93,7 @@ def test_batching_does_not_change_a_restart(hamiltonian, found: RestartResult):
             n_restarts=12,
             batch=5,
             seed=3,
-            max_iterations=25,
+            max_iterations=8,
             progress=QUIET,
         )
         np.testing.assert_allclose(other.energies, again.energies[:n_restarts], atol=1e-8)
