@@ -1,4 +1,4 @@
-"""The configuration of a run: nine sections of plain values, read from TOML.
+"""The configuration of a run: ten sections of plain values, read from TOML.
 
 A value is looked up in four layers; a later layer replaces an earlier one::
 
@@ -11,7 +11,8 @@ with a default in its place. A `Config` is immutable, and `Config.to_toml` write
 every value of it, so that a run folder records what was run::
 
     [data] [network] [loss] [circuit] [energy]     the problem and its state
-    [optimiser] [train] [decode] [restarts]        what is done with it
+    [objective] [optimiser] [train] [decode]       what is done with it
+    [restarts]
 
 Source: the layout follows TeNPy's and NetKet's run folders.
 """
@@ -337,17 +338,43 @@ class EnergyConfig(_Section):
     """The estimator of the energy during training; the final energy is always exact.
 
     Attributes:
-        kind: "cumulant", "exact", or "statevector": exact from all 2^N losses, for at most 24
-            qubits and all the examples at once.
+        kind: "cumulant"; "exact"; "sampled", for any network; "statevector": exact from all 2^N
+            losses, for at most 24 qubits and all the examples at once; or "auto": "exact" where
+            the loss separates and "sampled" where it does not.
         order: cumulants used by "cumulant", 2 or 4.
+        samples: networks drawn per step by "sampled", at least 2.
         check_examples: examples on which the estimator is compared with the exact
             energy at every evaluation, at least 1.
     """
 
     section: ClassVar[str] = "energy"
-    kind: str = _setting("cumulant", _one_of("cumulant", "exact", "statevector"))
+    kind: str = _setting("cumulant", _one_of("cumulant", "exact", "sampled", "statevector", "auto"))
     order: int = _setting(2, _one_of(2, 4))
+    samples: int = _setting(32, _at_least(2))
     check_examples: int = _setting(100, _at_least(1))
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(_Section):
+    """What is minimised: the energy, or the energy and beta times a Kullback-Leibler divergence.
+
+    The divergence is that of the Born distribution from a product prior, from samples.
+
+    Attributes:
+        beta: weight of the divergence, in the loss's unit per nat; 0 leaves it out. 1 / (number
+            of examples) makes the objective the evidence lower bound.
+        prior: probability of bit 1 of every qubit, above 0 and below 1.
+        samples: networks drawn per step for it, at least 2.
+        schedule: of beta, see `optimiser.schedule`.
+        schedule_options: further arguments of the schedule.
+    """
+
+    section: ClassVar[str] = "objective"
+    beta: float = _setting(0.0, _at_least(0))
+    prior: float = _setting(0.5, _above(0), _Rule("below 1", lambda v: v < 1))
+    samples: int = _setting(64, _at_least(2))
+    schedule: str = _setting("constant")
+    schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -460,6 +487,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     circuit: CircuitConfig = field(default_factory=CircuitConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
@@ -475,6 +503,14 @@ class Config:
                 f"train.batch_size={self.train.batch_size}; set train.batch_size=0, or "
                 "energy.kind='exact'"
             )
+        if self.objective.beta == 0:
+            for name in ("prior", "samples", "schedule", "schedule_options"):
+                value = getattr(self.objective, name)
+                if value != getattr(ObjectiveConfig(), name):
+                    raise ConfigError(
+                        f"objective.{name} is used only with objective.beta above 0, got "
+                        f"objective.{name}={_toml(value)}; leave it out, or set objective.beta"
+                    )
         if 0 < self.data.n_train < self.train.batch_size:
             raise ConfigError(
                 f"train.batch_size must be at most data.n_train={self.data.n_train}, got "
@@ -781,6 +817,7 @@ def _check_unused(config: Config) -> None:
         ("data.columns", "data.downsample", "pick"),
         ("circuit.init_scale", "circuit.init", "near-uniform"),
         ("energy.order", "energy.kind", "cumulant"),
+        ("energy.samples", "energy.kind", "sampled"),
     ):
         section, name = key.split(".")
         value, setting = _get(config, key), _get(config, condition)

@@ -7,7 +7,7 @@ evaluations.csv    the energy's error and the validation accuracy at every evalu
 angles.npz         the trained angles, (depth, n_qubits, kinds) in radians
 best_network.npz   the best network found: see `save_network`
 result.json        everything one compares runs by
-training.png, weights.png
+training.png, weights.png, architecture.png
 """
 
 from __future__ import annotations
@@ -24,25 +24,47 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
+from ._types import Angles
 from .circuit import Brickwork
 from .config import Config, ConfigError, load_config
 from .decode import (
+    ChosenOptions,
+    architecture,
     decode,
     exact_energy,
+    full_energy,
     magnetisation_images,
     save_network,
     score_network,
 )
-from .energy import Cumulant, Exact, Statevector
+from .energy import (
+    Cumulant,
+    EnergyKind,
+    Exact,
+    Sampled,
+    Statevector,
+    choose_energy,
+    sampled_energy,
+)
 from .energy.dense import check_statevector
-from .hamiltonian import LossHamiltonian, compile_loss
+from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .problem import Problem, build_problem, describe_data
 from .state import exact_mps, sample
-from .study import plot_training, plot_weights
-from .train import EnergyKind, Progress, Schedule, StopSignals, make_optimiser, train
+from .study import plot_architecture, plot_training, plot_weights
+from .train import (
+    KLPenalty,
+    Progress,
+    Schedule,
+    StopSignals,
+    TrainResult,
+    make_optimiser,
+    make_schedule,
+    train,
+)
 
 Report = Callable[[str], None]
 _PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quimb", "cotengra")
@@ -53,18 +75,16 @@ def train_run(
 ) -> dict[str, Any]:
     """Carry out a run, or what is missing of it, and return its result.
 
+    A stop signal is answered at the next step of training, at the next batch of the final energy,
+    or after the stage before or between them.
+
     **Raises:** `ConfigError` if the folder belongs to another configuration.
     """
     folder = Path(folder)
-    result_file = folder / "result.json"
-    refuse_another(folder, config)
-    if result_file.exists():
-        result = json.loads(result_file.read_text())
-        if result.get("command") == "restarts":
-            raise ConfigError(f"{folder} belongs to restarts; choose another --out")
-        if result["status"] == "finished":
-            report(f"{folder} holds a finished run; choose another --out to train again")
-            return result
+    finished = _finished_result(folder, config)
+    if finished is not None:
+        report(f"{folder} holds a finished run; choose another --out to train again")
+        return finished
     optimiser = make_optimiser(
         config.optimiser.name,
         config.optimiser.learning_rate,
@@ -75,36 +95,92 @@ def train_run(
         clip_norm=config.optimiser.clip_norm,
     )
     begun = time.perf_counter()
-    problem = build_problem(config)
-    report(describe_data(config, problem))
-    hamiltonian = compile_loss(
-        problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
-    )
-    report(hamiltonian.describe())
-    if config.energy.kind == "statevector":
+    with StopSignals() as stop:
+        problem = build_problem(config)
+        report(describe_data(config, problem))
+        hamiltonian = compile_loss(
+            problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+        )
+        report(hamiltonian.describe())
+        kind = _energy_kind(config, hamiltonian, report)
+        # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.toml", config.to_toml())
+        if stop.requested is not None:
+            result = _interrupted(stop, "before training")
+        else:
+            trained = _train(config, problem, hamiltonian, kind, optimiser, folder, report)
+            result = _training_result(problem, hamiltonian, kind, trained, config.train.seed)
+            if trained.status == "finished":
+                result |= _decode_run(config, problem, hamiltonian, trained, folder, report, stop)
+    result["total_seconds"] = time.perf_counter() - begun
+    # Last, because a finished result ends the run.
+    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    if result["status"] != "finished":
+        report(result["message"])
+        return result
+    report(summary(result))
+    report(f"results in {folder}")
+    return result
+
+
+def _finished_result(folder: Path, config: Config) -> dict[str, Any] | None:
+    refuse_another(folder, config)
+    result_file = folder / "result.json"
+    if not result_file.exists():
+        return None
+    result = json.loads(result_file.read_text())
+    if result.get("command") == "restarts":
+        raise ConfigError(f"{folder} belongs to restarts; choose another --out")
+    return result if result["status"] == "finished" else None
+
+
+def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -> EnergyKind:
+    """The configured strategy; `"auto"` says which one it chose and why.
+
+    **Raises:** `ConfigError` for a strategy that the loss does not have.
+    """
+    settings = config.energy
+    if settings.kind == "auto":
+        kind, why = choose_energy(hamiltonian)
+        report(f"energy {why}")
+        return kind
+    if settings.kind == "statevector":
         check_statevector(hamiltonian.n_qubits)
-    # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.toml", config.to_toml())
-    dtype = check_precision(np.dtype(config.train.precision))
+    kinds: dict[str, EnergyKind] = {
+        "exact": Exact(),
+        "cumulant": Cumulant(settings.order),
+        "sampled": Sampled(settings.samples),
+        "statevector": Statevector(),
+    }
+    if isinstance(hamiltonian.terms, NoTerms) and settings.kind in ("exact", "statevector"):
+        raise ConfigError(
+            f"energy.kind={settings.kind!r} is not possible: {hamiltonian.terms.reason}; "
+            "set energy.kind='sampled'"
+        )
+    return kinds[settings.kind]
+
+
+def _train(
+    config: Config,
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    kind: EnergyKind,
+    optimiser: optax.GradientTransformation,
+    folder: Path,
+    report: Report,
+) -> TrainResult:
     circuit, settings = problem.circuit, config.train
-    key = jax.random.key(settings.seed)
     params = circuit.init(
-        key,
+        jax.random.key(settings.seed),
         hamiltonian.n_qubits,
         how=config.circuit.init,
         scale=config.circuit.init_scale,
-        dtype=dtype,
+        dtype=check_precision(np.dtype(settings.precision)),
     )
-    kinds: dict[str, EnergyKind] = {
-        "exact": Exact(),
-        "cumulant": Cumulant(config.energy.order),
-        "statevector": Statevector(),
-    }
-    kind = kinds[config.energy.kind]
     report(
         f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
-        f"{circuit.max_bond}, {params.size} angles; energy {kind_name(config)}, "
+        f"{circuit.max_bond}, {params.size} angles; energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
     trained = train(
@@ -112,6 +188,7 @@ def train_run(
         circuit,
         energy=kind,
         optimiser=optimiser,
+        penalty=_penalty(config),
         schedule=Schedule(
             steps=settings.steps,
             batch_size=settings.batch_size,
@@ -126,36 +203,53 @@ def train_run(
         progress=Progress(),
     )
     trained.history.save(folder)
+    if trained.status == "finished":
+        angles = np.asarray(trained.params)
+        write_atomically(folder / "angles.npz", lambda file: np.savez(file, angles=angles))
+    return trained
+
+
+def _penalty(config: Config) -> KLPenalty | None:
+    settings = config.objective
+    if settings.beta == 0:
+        return None
+    beta = make_schedule(
+        settings.schedule,
+        settings.beta,
+        steps=config.train.steps,
+        options=settings.schedule_options,
+    )
+    return KLPenalty(beta, settings.prior, settings.samples)
+
+
+def _training_result(
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    kind: EnergyKind,
+    trained: TrainResult,
+    seed: int,
+) -> dict[str, Any]:
+    last = {name: values[-1] for name, values in trained.history.evaluations.items()}
     result = {
         "status": trained.status,
         "message": trained.message,
         "n_qubits": hamiltonian.n_qubits,
-        "depth": circuit.depth,
-        "max_bond": circuit.max_bond,
-        "n_parameters": int(params.size),
+        "depth": problem.circuit.depth,
+        "max_bond": problem.circuit.max_bond,
+        "n_parameters": int(np.size(trained.params)),
         "steps": trained.step,
         "seconds": trained.seconds,
         "compile_seconds": trained.compile_seconds,
+        "energy_kind": kind.name,
+        "loss": hamiltonian.loss.name,
+        "unit": hamiltonian.loss.unit,
         "spectral_error": hamiltonian.spectral_error,
-        "seed": settings.seed,
+        "seed": seed,
+        "data_fingerprint": hamiltonian.data.fingerprint,
+        "versions": versions(),
     }
-    result["data_fingerprint"] = hamiltonian.data.fingerprint
-    result["versions"] = versions()
-    if trained.status == "finished":
-        angles = np.asarray(trained.params)
-        write_atomically(folder / "angles.npz", lambda file: np.savez(file, angles=angles))
-        sample_key = jax.random.fold_in(key, 1)
-        result |= _decode_run(config, problem, hamiltonian, trained, sample_key, folder, report)
-    if result["status"] == "finished":
-        _plot_run(problem, trained, result, folder)
-    result["total_seconds"] = time.perf_counter() - begun
-    # Last, because a finished result ends the run.
-    write_text(result_file, json.dumps(result, indent=2) + "\n")
-    if result["status"] != "finished":
-        report(result["message"])
-        return result
-    report(summary(result))
-    report(f"results in {folder}")
+    for name in ("check_error", "check_error_max", "check_standard_error", "kl", "beta"):
+        result[name] = _number(last.get(name))
     return result
 
 
@@ -163,16 +257,18 @@ def _decode_run(
     config: Config,
     problem: Problem,
     hamiltonian: LossHamiltonian,
-    trained: Any,
-    key: jax.Array,
+    trained: TrainResult,
     folder: Path,
     report: Report,
+    stop: StopSignals,
 ) -> dict[str, Any]:
-    """Decode networks, write the best one, and evaluate the final energy exactly."""
+    """Decode networks, write the best one, and evaluate the final energy."""
+    circuit, params, network = problem.circuit, trained.params, problem.network
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
     decoded = decode(
-        problem.circuit,
-        trained.params,
-        problem.network,
+        circuit,
+        params,
+        network,
         problem.loss,
         problem.splits,
         key,
@@ -180,41 +276,20 @@ def _decode_run(
         beam=config.decode.beam,
         candidates=None if trained.best_bits is None else trained.best_bits[None],
     )
-    save_network(folder / "best_network.npz", problem.network, decoded.bits)
-    final = hamiltonian
-    n_final = config.decode.final_examples
-    if n_final and n_final < hamiltonian.n_examples:
-        rows = np.random.default_rng(config.train.seed).permutation(hamiltonian.n_examples)
-        final = hamiltonian.subset(np.sort(rows[:n_final]))
+    save_network(folder / "best_network.npz", network, decoded.bits)
     report(
         f"decoded the best of {config.decode.samples + 2} networks: "
-        f"{100 * decoded.best.validation_accuracy:.2f} % on the validation examples; "
-        f"now the exact energy of {final.n_examples} examples"
+        f"{100 * decoded.best.validation_accuracy:.2f} % on the validation examples"
     )
-    begun = time.perf_counter()
-    with StopSignals() as stop:
-        energy = exact_energy(
-            final,
-            problem.circuit,
-            trained.params,
-            progress=Progress(),
-            save=folder / "final_energy.json",
-            stop=stop,
-        )
+    choices = architecture(circuit, params, network)
+    for choice in choices:
+        report(choice.describe())
+    if stop.requested is not None:
+        return _interrupted(stop, "after decoding")
+    energy = _final_energy(config, hamiltonian, circuit, params, folder, report, stop)
     if energy is None:
-        return {
-            "status": "interrupted",
-            "message": f"stopped by {stop.requested} during the final energy; the same command "
-            "goes on with it",
-        }
-    last = {name: values[-1] for name, values in trained.history.evaluations.items()}
-    return {
-        "energy": energy,
-        "energy_examples": final.n_examples,
-        "energy_seconds": time.perf_counter() - begun,
-        "energy_kind": kind_name(config),
-        "check_error": _number(last.get("check_error")),
-        "check_error_max": _number(last.get("check_error_max")),
+        return _interrupted(stop, "during the final energy")
+    result: dict[str, Any] = energy | {
         "best_loss": decoded.best.train_loss,
         "train_accuracy": decoded.best.train_accuracy,
         "validation_accuracy": decoded.best.validation_accuracy,
@@ -225,11 +300,83 @@ def _decode_run(
         "sample_mean": dataclasses.asdict(decoded.sample_mean),
         "vote": dataclasses.asdict(decoded.vote),
     }
+    if choices:
+        result["architecture"] = {
+            each.name: dict(zip(each.options, each.probabilities.mean(0).tolist(), strict=True))
+            for each in choices
+        }
+    _plot_run(problem, trained, result, choices, folder)
+    return result
 
 
-def _plot_run(problem: Problem, trained: Any, result: dict[str, Any], folder: Path) -> None:
-    unit = "nats" if problem.loss.name != "squared" else "squared logits"
-    plot_training(trained.history, folder / "training.png", unit=unit, final=result)
+def _final_energy(
+    config: Config,
+    hamiltonian: LossHamiltonian,
+    circuit: Brickwork,
+    params: Angles,
+    folder: Path,
+    report: Report,
+    stop: StopSignals,
+) -> dict[str, Any] | None:
+    """The energy of the end, exact where it can be; None if a signal ended it."""
+    n_final = config.decode.final_examples
+    if n_final and n_final < hamiltonian.n_examples:
+        rows = np.random.default_rng(config.train.seed).permutation(hamiltonian.n_examples)
+        hamiltonian = hamiltonian.subset(np.sort(rows[:n_final]))
+    n_examples = hamiltonian.n_examples
+    begun = time.perf_counter()
+    error = None
+    if isinstance(hamiltonian.terms, NoTerms):
+        report(f"now the energy of {n_examples} examples, from {config.decode.samples} samples")
+        key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
+        estimate = sampled_energy(hamiltonian, circuit, params, key, config.decode.samples)
+        energy: float | None = float(estimate.value)
+        error = float(estimate.standard_error)
+    elif config.energy.kind == "statevector":
+        prepared = Statevector().prepare(
+            hamiltonian, circuit, batch_size=n_examples, dtype=np.dtype(params.dtype)
+        )
+        energy = full_energy(prepared, params)
+    else:
+        report(f"now the exact energy of {n_examples} examples")
+        energy = exact_energy(
+            hamiltonian,
+            circuit,
+            params,
+            progress=Progress(),
+            save=folder / "final_energy.json",
+            stop=stop,
+        )
+    if energy is None:
+        return None
+    return {
+        "energy": energy,
+        "energy_standard_error": error,
+        "energy_examples": n_examples,
+        "energy_seconds": time.perf_counter() - begun,
+    }
+
+
+def _interrupted(stop: StopSignals, when: str) -> dict[str, Any]:
+    return {
+        "status": "interrupted",
+        "message": f"stopped by {stop.requested} {when}; the same command goes on",
+    }
+
+
+def _plot_run(
+    problem: Problem,
+    trained: TrainResult,
+    result: dict[str, Any],
+    choices: list[ChosenOptions],
+    folder: Path,
+) -> None:
+    plot_training(trained.history, folder / "training.png", unit=problem.loss.unit, final=result)
+    if choices:
+        plot_architecture(
+            [(each.name, each.options, each.probabilities) for each in choices],
+            folder / "architecture.png",
+        )
     shape = problem.splits.train.image_shape
     if shape is not None:
         with np.load(folder / "best_network.npz") as arrays:
@@ -281,20 +428,15 @@ def sample_run(
         return np.asarray(bits), np.asarray(log_probabilities)
 
 
-def kind_name(config: Config) -> str:
-    """The energy that a configuration trains with; squared errors are exact with either kind."""
-    if config.energy.kind == "statevector":
-        return Statevector().name
-    if config.energy.kind == "exact" or config.loss.kind == "squared":
-        return Exact().name
-    return Cumulant(config.energy.order).name
-
-
 def summary(result: dict[str, Any]) -> str:
     """A run's result in a few lines."""
+    error = f"exact, {result['energy_examples']} examples"
+    if result["energy_standard_error"] is not None:
+        error = f"+- {result['energy_standard_error']:.2g}, {result['energy_examples']} examples"
+    elif result["spectral_error"] > 0:
+        error += f", spectral error at most {result['spectral_error']:.1e}"
     lines = [
-        f"energy {result['energy']:.4f} (exact, {result['energy_examples']} examples, "
-        f"spectral error at most {result['spectral_error']:.1e})",
+        f"energy {result['energy']:.4f} ({error})",
         f"best network: loss {result['best_loss']:.4f}, accuracy "
         f"{100 * result['train_accuracy']:.2f} % train, "
         f"{100 * result['validation_accuracy']:.2f} % validation, "
