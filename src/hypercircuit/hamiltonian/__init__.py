@@ -2,6 +2,7 @@
 
 from .compile import LossHamiltonian as LossHamiltonian, compile_loss as compile_loss
 from .expansion import FourierExtension as FourierExtension, Lattice as Lattice
+from .hidden import HiddenTerms as HiddenTerms
 from .losses import (
     LOSSES as LOSSES,
     Hinge as Hinge,

@@ -11,6 +11,7 @@ from jaxtyping import Float, Integer
 from ..bnn import Network
 from ..data import Dataset
 from .expansion import Expansion
+from .hidden import hidden_terms
 from .linear import exact_inputs, linear_terms
 from .losses import LOSSES, Loss
 from .terms import NoTerms, QuadraticTerms, Sector, SectorTerms, Terms
@@ -159,7 +160,9 @@ def _terms(
             f"{network.n_hidden} hidden layers do not separate; exact are networks with none or one"
         )
     if network.n_hidden == 1:
-        return NoTerms("one hidden layer")
+        return hidden_terms(
+            network, data, loss, tolerance, expansion, separable_losses(network.n_outputs)
+        )
     if form == "quadratic":
         return QuadraticTerms()
     return linear_terms(network, data, loss, tolerance, expansion)

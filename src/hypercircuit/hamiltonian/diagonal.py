@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .hidden import HiddenTerms
+from .hidden_diagonal import hidden_diagonal
 from .losses import SquaredError, output_targets
 from .spectral import FourierSum
 from .terms import FourierTerms, QuadraticTerms, SectorTerms, Terms
@@ -40,6 +42,8 @@ def diagonal(hamiltonian: LossHamiltonian) -> np.ndarray:
         if hamiltonian.loss.form(hamiltonian.network.n_outputs) == "pairs":
             return _pairs(hamiltonian, terms) / hamiltonian.n_examples
         return _additive(hamiltonian, terms) / hamiltonian.n_examples
+    if isinstance(terms, HiddenTerms):
+        return hidden_diagonal(hamiltonian) / hamiltonian.n_examples
     raise ValueError(f"there is no compiled operator: {terms.describe()}")
 
 
@@ -56,6 +60,9 @@ def _sectors(hamiltonian: LossHamiltonian, terms: SectorTerms) -> np.ndarray:
         values = next((values for each, values in known if each is inner.terms), None)
         if values is None:
             values = diagonal(inner)
+            if isinstance(inner.terms, HiddenTerms):
+                # It spans the whole chain; the choices' qubits play no role in it.
+                values = values.reshape(shape)[(0,) if at_start else (slice(None), 0)]
             known.append((inner.terms, values))
         bits = [bit for _, bit in sorted(zip(sites, sector.bits, strict=True))]
         code = int("".join(map(str, bits)), 2)
