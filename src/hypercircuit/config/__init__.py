@@ -1,0 +1,23 @@
+"""The configuration of a run: ten sections of plain values, read from TOML.
+
+A value is looked up in four layers; a later layer replaces an earlier one::
+
+    defaults  <  config file  <  [profiles.NAME] of that file  <  section.key=value
+
+A value is replaced as a whole (a list or a table of options is not merged),
+except that ``optimiser.options.b1=0.8`` sets one entry of a table. Every name is
+checked, in profiles that are not chosen too, so that a mistyped key never runs
+with a default in its place. A `Config` is immutable, and `Config.to_toml` writes
+every value of it, so that a run folder records what was run::
+
+    [data] [network] [loss] [circuit] [energy]     the problem and its state
+    [objective] [optimiser] [train] [decode]       what is done with it
+    [restarts]
+
+Source: the layout follows TeNPy's and NetKet's run folders.
+"""
+
+from .config import Config as Config
+from .load import load_config as load_config
+from .sections import DataConfig as DataConfig, TrainConfig as TrainConfig
+from .values import ConfigError as ConfigError

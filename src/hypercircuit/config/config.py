@@ -1,0 +1,270 @@
+"""The whole of a configuration, and which of its values must fit each other."""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import tomli_w
+
+from .sections import (
+    MNIST_SIDE,
+    CircuitConfig,
+    DataConfig,
+    DecodeConfig,
+    EnergyConfig,
+    LossConfig,
+    NetworkConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    RestartsConfig,
+    Section,
+    TrainConfig,
+    check_value,
+)
+from .values import ConfigError, plain, refuse, suggest, to_text
+
+_MNIST_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run. `Config()` is the main job.
+
+    The main job is the complete MNIST, 784 inputs and 10 classes: 7,850 qubits and
+    a brickwork of depth 4.
+
+    Raises:
+        ConfigError: two values contradict each other.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    circuit: CircuitConfig = field(default_factory=CircuitConfig)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    restarts: RestartsConfig = field(default_factory=RestartsConfig)
+
+    def __post_init__(self) -> None:
+        _check_data(self.data)
+        _check_outputs(self)
+        _check_unused(self)
+        if self.energy.kind == "statevector" and self.train.batch_size:
+            raise ConfigError(
+                "energy.kind='statevector' is the energy of all the examples at once, got "
+                f"train.batch_size={self.train.batch_size}; set train.batch_size=0, or "
+                "energy.kind='exact'"
+            )
+        if self.objective.beta == 0:
+            for name in ("prior", "samples", "schedule", "schedule_options"):
+                value = getattr(self.objective, name)
+                if value != getattr(ObjectiveConfig(), name):
+                    raise ConfigError(
+                        f"objective.{name} is used only with objective.beta above 0, got "
+                        f"objective.{name}={to_text(value)}; leave it out, or set objective.beta"
+                    )
+        if 0 < self.data.n_train < self.train.batch_size:
+            raise ConfigError(
+                f"train.batch_size must be at most data.n_train={self.data.n_train}, got "
+                f"{self.train.batch_size}; set train.batch_size={self.data.n_train}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Build a configuration from {section: {key: value}}; what is left out is the default.
+
+        Raises:
+            ConfigError: an unknown section or key, or a wrong type, range or combination.
+        """
+        return build(check_layer(values))
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return {section: {key: value}} of every key, in strings, numbers, lists and dicts.
+
+        `Config.from_dict` is the inverse, also after a passage through JSON or TOML.
+        """
+        return {
+            section.name: {
+                spec.name: plain("", getattr(getattr(self, section.name), spec.name))
+                for spec in fields(getattr(self, section.name))
+            }
+            for section in fields(self)
+        }
+
+    def to_toml(self) -> str:
+        """Return the TOML text of every key; `load_config` reads it back to an equal Config."""
+        return tomli_w.dumps(self.to_dict())
+
+
+def section_class(name: str) -> type[Section]:
+    """The section called `name`, or a `ConfigError` with the nearest known one."""
+    hints = typing.get_type_hints(Config)
+    if name not in hints:
+        if name == "profiles":
+            raise ConfigError("section 'profiles' is read from a config file only; put it there")
+        raise ConfigError(f"unknown section {name!r}; {suggest(name, list(hints))}")
+    return hints[name]
+
+
+def check_key(section: type[Section], name: str) -> None:
+    """Refuse a key that the section does not have."""
+    names = _key_names(section)
+    if name in names:
+        return
+    sections = typing.get_type_hints(Config).values()
+    elsewhere = [other.section for other in sections if name in _key_names(other)]
+    fix = f"did you mean '{elsewhere[0]}.{name}'?" if elsewhere else suggest(name, names)
+    raise ConfigError(f"unknown key {name!r} in section {section.section!r}; {fix}")
+
+
+def _key_names(section: type[Section]) -> list[str]:
+    return [spec.name for spec in fields(section)]
+
+
+def check_layer(table: object, where: str = "") -> dict[str, dict[str, Any]]:
+    """Return a layer with every name known and every value converted; `where` leads errors."""
+    layer: dict[str, dict[str, Any]] = {}
+    try:
+        if not isinstance(table, Mapping):
+            raise refuse("a configuration", "a table of sections", table, "write [train] above it")
+        for name, values in table.items():
+            section = section_class(name)
+            if not isinstance(values, Mapping):
+                raise refuse(name, "a section", values, f"write [{name}] and keys below it")
+            layer[name] = {}
+            for key, value in values.items():
+                check_key(section, key)
+                layer[name][key] = check_value(section, key, value)
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from None
+    return layer
+
+
+def build(layer: Mapping[str, dict[str, Any]]) -> Config:
+    """The configuration of a checked layer."""
+    sections: dict[str, Any] = {
+        name: section_class(name)(**values) for name, values in layer.items()
+    }
+    return Config(**sections)
+
+
+def _check_data(data: DataConfig) -> None:
+    if data.path and data.source != "mnist":
+        raise ConfigError(
+            f"data.source is used only without data.path, got data.source={data.source!r} and "
+            f"data.path={data.path!r}; leave one of them out"
+        )
+    if data.source == "gaussians":
+        _check_gaussians(data)
+        return
+    embedded = not data.path
+    if embedded and any(label >= _MNIST_CLASSES for label in data.classes):
+        raise ConfigError(
+            f"data.classes must be labels 0..9 of the embedded MNIST, got {list(data.classes)}; "
+            "leave the others out, or set data.path"
+        )
+    if embedded and data.n_classes:
+        raise ConfigError(
+            f"data.n_classes is used only with data.path, got data.n_classes={data.n_classes} and "
+            "data.path=''; leave data.n_classes at 0, or set data.path"
+        )
+    if data.n_classes and any(label >= data.n_classes for label in data.classes):
+        raise ConfigError(
+            f"data.classes must be labels less than data.n_classes={data.n_classes}, got "
+            f"{list(data.classes)}; leave the others out, or set a larger data.n_classes"
+        )
+    if data.downsample == "pick" and not (data.rows and data.columns):
+        raise ConfigError(
+            "data.downsample='pick' needs data.rows and data.columns, got "
+            f"rows={list(data.rows)} and columns={list(data.columns)}; for example "
+            "data.rows=[3, 10, 17, 24]"
+        )
+    for key in ("rows", "columns"):
+        if embedded and any(index >= MNIST_SIDE for index in getattr(data, key)):
+            raise ConfigError(
+                f"data.{key} must be at most {MNIST_SIDE - 1} for the embedded MNIST, got "
+                f"{list(getattr(data, key))}; count from 0"
+            )
+    if embedded and max(data.size) > MNIST_SIDE:
+        raise ConfigError(
+            f"data.size must be at most [{MNIST_SIDE}, {MNIST_SIDE}] for the embedded MNIST, "
+            f"got {list(data.size)}; 'mean' only makes images smaller"
+        )
+
+
+def _check_gaussians(data: DataConfig) -> None:
+    """Points in the plane have two classes and no pixels."""
+    for key in ("classes", "n_classes", "pixels", "downsample"):
+        value, default = getattr(data, key), getattr(DataConfig(), key)
+        if value != default:
+            raise ConfigError(
+                f"data.{key} is of no use with data.source='gaussians', points of two classes, "
+                f"got {to_text(value)}; leave data.{key} out"
+            )
+
+
+def _check_outputs(config: Config) -> None:
+    """Compare outputs, classes and loss as far as the number of classes is known here."""
+    data, outputs, kind = config.data, config.network.outputs, config.loss.kind
+    n_classes = (
+        len(data.classes)
+        or data.n_classes
+        or (None if data.path else 2 if data.source == "gaussians" else _MNIST_CLASSES)
+    )
+    if outputs == 1 and n_classes not in (2, None):
+        raise ConfigError(
+            f"network.outputs=1 needs exactly two classes, got {n_classes}; set data.classes to "
+            "two labels, or network.outputs=0 for one output per class"
+        )
+    if outputs > 1 and n_classes not in (outputs, None):
+        raise ConfigError(
+            f"network.outputs must be the number of classes, {n_classes}, got {outputs}; set "
+            "network.outputs=0 for one output per class"
+        )
+    if kind in ("softmax", "pairwise-logistic") and outputs == 1:
+        raise ConfigError(
+            f"loss.kind={kind!r} needs at least two outputs, got network.outputs=1; set "
+            "loss.kind='logistic', or network.outputs=0"
+        )
+    network = config.network
+    if not network.hidden:
+        for key in ("activation", "hidden_scale", "skip"):
+            value = getattr(network, key)
+            if value != getattr(NetworkConfig(), key):
+                raise ConfigError(
+                    f"network.{key} is used only with hidden layers, got network.{key}="
+                    f"{to_text(value)}; leave it out, or set network.hidden, for example [64]"
+                )
+
+
+def _check_unused(config: Config) -> None:
+    """Refuse a value that was changed and that the rest of the configuration ignores."""
+    for key, condition, wanted in (
+        ("data.n_points", "data.source", "gaussians"),
+        ("data.n_validation", "data.validation", "split"),
+        ("data.levels", "data.pixels", "quantise"),
+        ("data.threshold", "data.pixels", "binarise"),
+        ("data.size", "data.downsample", "mean"),
+        ("data.rows", "data.downsample", "pick"),
+        ("data.columns", "data.downsample", "pick"),
+        ("circuit.init_scale", "circuit.init", "near-uniform"),
+        ("energy.order", "energy.kind", "cumulant"),
+        ("energy.samples", "energy.kind", "sampled"),
+    ):
+        section, name = key.split(".")
+        value, setting = _get(config, key), _get(config, condition)
+        default = getattr(type(getattr(config, section))(), name)
+        if setting != wanted and value != default:
+            raise ConfigError(
+                f"{key} is used only with {condition}='{wanted}', got {key}={to_text(value)} and "
+                f"{condition}='{setting}'; leave {key} out, or set {condition}='{wanted}'"
+            )
+
+
+def _get(config: Config, key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)

@@ -1,0 +1,331 @@
+"""The sections of a configuration: every key, its type, its range and its default."""
+
+import typing
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+from ..bnn import ACTIVATIONS, choice_from_dict
+from ..hamiltonian import LOSSES
+from .values import (
+    ConfigError,
+    Rule,
+    above,
+    at_least,
+    at_most,
+    convert,
+    default_of,
+    distinct,
+    each_at_least,
+    one_of,
+    refuse,
+    setting,
+    to_text,
+)
+
+MNIST_SIDE = 28
+
+
+@dataclass(frozen=True)
+class Section:
+    """Abstract base of the sections: converts and checks every field on creation."""
+
+    section: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = check_value(type(self), spec.name, getattr(self, spec.name))
+            object.__setattr__(self, spec.name, value)
+
+
+def check_value(section: type[Section], name: str, value: object) -> Any:
+    """Return the converted value of one key.
+
+    Raises:
+        ConfigError: the type or the range is wrong; names key, value, rule and fix.
+    """
+    spec = next(spec for spec in fields(section) if spec.name == name)
+    key, default = f"{section.section}.{name}", default_of(spec)
+    result = convert(key, value, typing.get_type_hints(section)[name], default)
+    for rule in spec.metadata.get("rules", ()):
+        if not rule.holds(result):
+            near = get_close_matches(str(result), [str(choice) for choice in rule.choices], n=1)
+            fix = f"did you mean {near[0]!r}?" if near else rule.fix
+            raise refuse(key, rule.text, value, fix or f"the default is {to_text(default)}")
+    return result
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """Where the examples come from and what is done to their pixels.
+
+    Attributes:
+        source: "mnist", the embedded digits, or "gaussians", the published task of points in
+            the plane; without `path` only.
+        path: folder or file in IDX or npz form; "" is `source`. `load_config` makes it
+            absolute, so that a stored configuration holds in any folder.
+        n_points: training and validation points of "gaussians", at least 2.
+        n_classes: number of classes of the data of `path`, at least 2; 0 is one more than
+            its largest label.
+        classes: labels to keep, at least two; empty keeps all.
+        pixels: "scale" integers to [0, 1], "quantise" to `levels` values in [0, 1], or
+            "binarise" to 1 above `threshold` (of 0..255) and 0 elsewhere.
+        levels: number of pixel values of "quantise", 2..256.
+        threshold: of "binarise", 0..254.
+        downsample: "none", "mean" over areas to `size`, or "pick" `rows` and `columns`.
+        size: rows and columns of the image after "mean".
+        rows: pixel rows kept by "pick", counted from 0.
+        columns: pixel columns kept by "pick", counted from 0.
+        validation: "split" takes examples out of the training examples for validation; "none"
+            trains on all of them, and what is chosen by validation is chosen on them.
+        n_validation: examples taken out of the training examples for validation; 0 is
+            a twelfth of them, 5,000 of MNIST.
+        split_seed: seed of that choice, and of the points of "gaussians".
+        n_train: first examples of the training split, after `classes`, to use; 0 is all.
+    """
+
+    section: ClassVar[str] = "data"
+    source: str = setting("mnist", one_of("mnist", "gaussians"))
+    path: str = setting("")
+    n_points: int = setting(10_000, at_least(2))
+    n_classes: int = setting(
+        0, Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 counts the labels of data.path")
+    )
+    classes: tuple[int, ...] = setting(
+        (),
+        each_at_least(0),
+        distinct,
+        Rule("empty or at least two labels", lambda v: len(v) != 1, "leave it empty for all"),
+    )
+    pixels: str = setting("scale", one_of("scale", "quantise", "binarise"))
+    levels: int = setting(2, at_least(2), at_most(256))
+    threshold: int = setting(127, at_least(0), at_most(254))
+    downsample: str = setting("none", one_of("none", "mean", "pick"))
+    size: tuple[int, int] = setting((MNIST_SIDE, MNIST_SIDE), each_at_least(1))
+    rows: tuple[int, ...] = setting((), each_at_least(0), distinct)
+    columns: tuple[int, ...] = setting((), each_at_least(0), distinct)
+    validation: str = setting("split", one_of("split", "none"))
+    n_validation: int = setting(0, at_least(0, "0 is a twelfth of the training examples"))
+    split_seed: int = setting(0, at_least(0), at_most(2**32 - 1))
+    n_train: int = setting(0, at_least(0, "0 uses the whole training split"))
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Section):
+    """The binary network whose weights, biases and architecture the qubits hold.
+
+    Attributes:
+        hidden: neurons of every hidden layer; empty is a linear network.
+        activation: of the hidden neurons: "sign", "relu", "sigmoid", "tanh" or "hardtanh".
+        encoding: weight value of bit 0 and of bit 1; must differ.
+        bias: whether every neuron and output has a bias qubit.
+        logit_scale: factor of the outputs, above 0.
+        hidden_scale: factor of the hidden pre-activations, above 0.
+        skip: whether the inputs are also connected to the outputs directly.
+        choices: tables of architecture choices, each with qubits of its own, see
+            `hypercircuit.bnn.choice_from_dict`; written as [[network.choices]].
+        outputs: number of outputs; 0 is the number of classes, 1 is one logit for
+            two classes.
+        order: order of the qubits, "class" by class (layer by layer) or "neuron" by neuron with
+            one hidden layer, "auto" the latter if it fits; "class-reversed" and
+            "neuron-reversed" are the same registers read from their other end.
+    """
+
+    section: ClassVar[str] = "network"
+    hidden: tuple[int, ...] = setting((), each_at_least(1))
+    activation: str = setting("sign", one_of(*ACTIVATIONS))
+    encoding: tuple[float, float] = setting((-1.0, 1.0), distinct)
+    bias: bool = setting(True)
+    logit_scale: float = setting(0.3, above(0))
+    hidden_scale: float = setting(1.0, above(0))
+    skip: bool = setting(False)
+    choices: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    outputs: int = setting(0, at_least(0, "0 is one output per class"))
+    order: str = setting(
+        "auto", one_of("auto", "class", "neuron", "class-reversed", "neuron-reversed")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for number, values in enumerate(self.choices):
+            try:
+                choice_from_dict(values)
+            except ValueError as error:
+                raise ConfigError(f"network.choices[{number}]: {error}") from error
+
+
+@dataclass(frozen=True)
+class LossConfig(Section):
+    """The loss of one example.
+
+    Attributes:
+        kind: "softmax" cross-entropy, "logistic" (one output, or one class against the rest),
+            "pairwise-logistic", "squared" error, "sigmoid-squared" error, "hinge",
+            "squared-hinge", or "zero-one", the classification error itself.
+        tolerance: largest error of the spectral expansion over the reachable range,
+            in nats per example (squared error: its own unit), above 0.
+    """
+
+    section: ClassVar[str] = "loss"
+    kind: str = setting("softmax", one_of(*LOSSES))
+    tolerance: float = setting(1e-3, above(0))
+
+
+@dataclass(frozen=True)
+class CircuitConfig(Section):
+    """The hypercircuit and its first angles.
+
+    Attributes:
+        ansatz: "brickwork".
+        depth: layers, at least 1; 1 is the product state.
+        rotations: "ry-rz" (published) or "ry", whose state and arithmetic are real.
+        init: "near-uniform" (a Born distribution near the uniform one) or "uniform"
+            (every angle uniform on the circle).
+        init_scale: standard deviation of the "near-uniform" angles around their
+            centre, in radians.
+    """
+
+    section: ClassVar[str] = "circuit"
+    ansatz: str = setting("brickwork", one_of("brickwork"))
+    depth: int = setting(4, at_least(1, "depth 1 is the product state"))
+    rotations: str = setting("ry-rz", one_of("ry-rz", "ry"))
+    init: str = setting("near-uniform", one_of("near-uniform", "uniform"))
+    init_scale: float = setting(0.1, at_least(0))
+
+
+@dataclass(frozen=True)
+class EnergyConfig(Section):
+    """The estimator of the energy during training; the final energy is always exact.
+
+    Attributes:
+        kind: "cumulant"; "exact"; "sampled", for any network; "statevector": exact from all 2^N
+            losses, for at most 24 qubits and all the examples at once; or "auto": "exact" where
+            the loss separates and "sampled" where it does not.
+        order: cumulants used by "cumulant", 2 or 4.
+        samples: networks drawn per step by "sampled", at least 2.
+        check_examples: examples on which the estimator is compared with the exact
+            energy at every evaluation, at least 1.
+    """
+
+    section: ClassVar[str] = "energy"
+    kind: str = setting("cumulant", one_of("cumulant", "exact", "sampled", "statevector", "auto"))
+    order: int = setting(2, one_of(2, 4))
+    samples: int = setting(32, at_least(2))
+    check_examples: int = setting(100, at_least(1))
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(Section):
+    """What is minimised: the energy, or the energy and beta times a Kullback-Leibler divergence.
+
+    The divergence is that of the Born distribution from a product prior, from samples.
+
+    Attributes:
+        beta: weight of the divergence, in the loss's unit per nat; 0 leaves it out. 1 / (number
+            of examples) makes the objective the evidence lower bound.
+        prior: probability of bit 1 of every qubit, above 0 and below 1.
+        samples: networks drawn per step for it, at least 2.
+        schedule: of beta, see `optimiser.schedule`.
+        schedule_options: further arguments of the schedule.
+    """
+
+    section: ClassVar[str] = "objective"
+    beta: float = setting(0.0, at_least(0))
+    prior: float = setting(0.5, above(0), Rule("below 1", lambda v: v < 1))
+    samples: int = setting(64, at_least(2))
+    schedule: str = setting("constant")
+    schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class OptimiserConfig(Section):
+    """The optax optimiser and its learning rate.
+
+    Attributes:
+        name: name of an optax optimiser, as "adam".
+        learning_rate: the largest or first learning rate, in radians, above 0.
+        schedule: "constant", "cosine", "linear", "exponential", "warmup_cosine",
+            "onecycle" or the name of an optax schedule.
+        options: further arguments of the optax optimiser.
+        schedule_options: further arguments of the schedule.
+        clip_norm: largest global gradient norm; 0 is no clipping.
+
+    `hypercircuit.train.optimisers.make_optimiser` checks the names against optax.
+    """
+
+    section: ClassVar[str] = "optimiser"
+    name: str = setting("adam")
+    learning_rate: float = setting(0.1, above(0))
+    schedule: str = setting("cosine")
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    clip_norm: float = setting(0.0, at_least(0, "0 turns clipping off"))
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """The training loop.
+
+    Attributes:
+        steps: optimiser updates, at least 1.
+        batch_size: examples of one energy; 0 is all of them.
+        seed: of the first angles, the order of the data and the samples, 0..2**32-1.
+        evaluate_every: steps between evaluations.
+        checkpoint_every: steps between checkpoints.
+        precision: "float32" or "float64".
+    """
+
+    section: ClassVar[str] = "train"
+    steps: int = setting(1500, at_least(1))
+    batch_size: int = setting(100, at_least(0, "0 is all the examples"))
+    seed: int = setting(0, at_least(0), at_most(2**32 - 1))
+    evaluate_every: int = setting(250, at_least(1, "for the end only, set it to train.steps"))
+    checkpoint_every: int = setting(250, at_least(1, "for the end only, set it to train.steps"))
+    precision: str = setting("float32", one_of("float32", "float64"))
+
+
+@dataclass(frozen=True)
+class DecodeConfig(Section):
+    """From the Born distribution to the best network.
+
+    Attributes:
+        samples: networks drawn, at least 1.
+        beam: width of the search for the most likely network, at least 1.
+        final_examples: training examples of the final exact energy; 0 is all of
+            the training split.
+    """
+
+    section: ClassVar[str] = "decode"
+    samples: int = setting(100, at_least(1))
+    beam: int = setting(16, at_least(1))
+    final_examples: int = setting(0, at_least(0, "0 uses the whole training split"))
+
+
+@dataclass(frozen=True)
+class RestartsConfig(Section):
+    """`hypercircuit restarts`: many starts of a problem of at most 24 qubits, depth by depth.
+
+    The circuit is that of [circuit], its depth aside; precision and seed are those of [train].
+
+    Attributes:
+        count: restarts at every depth, at least 1.
+        depths: layers of the circuits; 1, the product state, is added where it is left out.
+        max_iterations: updates after which a restart ends.
+        gradient_norm: norm of the gradient at which it ends, in the loss's unit per radian.
+        success_distance: a restart succeeds if its energy ends at most this far above the
+            minimum over all networks, in the loss's unit, above 0.
+        batch: restarts trained side by side.
+    """
+
+    section: ClassVar[str] = "restarts"
+    count: int = setting(100, at_least(1))
+    depths: tuple[int, ...] = setting(
+        (1, 2, 4, 6, 8),
+        each_at_least(1),
+        distinct,
+        Rule("at least one depth", lambda v: len(v) > 0, "depth 1 is the product state"),
+    )
+    max_iterations: int = setting(500, at_least(1))
+    gradient_norm: float = setting(1e-6, at_least(0, "0 runs all iterations"))
+    success_distance: float = setting(1e-4, above(0))
+    batch: int = setting(50, at_least(1))
