@@ -41,6 +41,7 @@ from .expected import ExpectedLoss, Labels, Outputs, labels
 from .gaussian import NearlyNormal
 from .lattice import input_cuts, sign_cut
 from .linear import LinearOutputs, linear_forms
+from .pairs import pair_cumulants
 from .windows import JointMoments, Windows, joint_moments, windows_between
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ class HiddenCumulantEnergy(PreparedEnergy):
 
     def outputs(self, mps: ExactMPS, batch: HiddenBatch) -> Outputs:
         """The cumulants of the logits of every example."""
-        bits = bit_cumulants(mps, self.settings.order)
+        order = self.settings.order
+        bits = pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
         follow = self._by_neuron if self.by_neuron else self._by_layer
         cumulants, covariance = follow(mps, batch, *bits)
         if self.skip is not None:
@@ -183,11 +185,11 @@ class HiddenCumulantEnergy(PreparedEnergy):
                 total = total + value * weights[0]
                 if layer.windows.n_weights:
                     slope = z.slope(setting.activation, power, cut) / z.deviation
-                    covariance = jnp.einsum("nj,jhc->nhc", edge, weights[1:])
-                    total = total + slope[..., None] * covariance
+                    mixed = jnp.einsum("nj,jhc->nhc", edge, weights[1:])
+                    total = total + slope[..., None] * mixed
             raw.append(total)
         cumulants = [each.sum(1) for each in _cumulants_of_moments(raw)]
-        covariance = None
+        covariance: jax.Array | None = None
         if self.expected.needs_covariance:
             covariance = -jnp.einsum("nhc,nhd->ncd", raw[0], raw[0])
             for setting in layer.settings:
@@ -232,8 +234,9 @@ class HiddenCumulantEnergy(PreparedEnergy):
         bands: tuple[Band, ...],
     ) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
         """Inputs of a layer are independent: mean and variance go from layer to layer."""
-        mean, covariance = batch.x, None
+        mean = batch.x
         variance: jax.Array | None = None
+        covariance: jax.Array | None = None
         for number, layer in enumerate(self.layers):
             inputs = mean[:, layer.columns]
             cumulants = layer.forms.of_bits(probabilities, bands, inputs, 2)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from ..bnn import Encoding
 from ..hamiltonian import LossHamiltonian
 from ..state import Band, ExactMPS, bit_cumulants, bit_probabilities
+from .pairs import pair_cumulants
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -70,7 +71,7 @@ class LinearOutputs(eqx.Module):
         self, mps: ExactMPS, x: Float[Array, "n fan_in"], order: int
     ) -> tuple[Float[Array, "n outputs"], ...]:
         """The first `order` cumulants of every form over the Born distribution, exactly."""
-        probabilities, bands = bit_cumulants(mps, order)
+        probabilities, bands = pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
         return self.of_bits(probabilities, bands, x, order)
 
     def of_bits(
