@@ -9,6 +9,7 @@ timed apart; in the loop, ``seconds`` of wall time pass, looks at the validation
     hypercircuit_*      the package itself
 """
 
+import itertools
 import tempfile
 import time
 
@@ -72,8 +73,14 @@ SETTINGS = {
             "flips": 10_000,
         },
     },
-    "ours-depth-4": {"linear": {"depth": 4, "learning_rate": 0.1, "batch_size": 100}},
-    "ours-depth-1": {"linear": {"depth": 1, "learning_rate": 0.3, "batch_size": 100}},
+    "ours-depth-4": {
+        "linear": {"depth": 4, "learning_rate": 0.1, "batch_size": 100},
+        "hidden": {"depth": 4, "learning_rate": 0.1, "batch_size": 100},
+    },
+    "ours-depth-1": {
+        "linear": {"depth": 1, "learning_rate": 0.3, "batch_size": 100},
+        "hidden": {"depth": 1, "learning_rate": 0.3, "batch_size": 100},
+    },
 }
 
 
@@ -387,25 +394,20 @@ def annealing(problem, seconds, seed, settings):
 # ---------------------------------------------------------------- ours
 
 
-def linear_hypercircuit(problem):
+def hypercircuit_network(problem):
     """Return the package's network, training loss and a function from a bitstring to tables."""
     import hypercircuit
 
     spec = problem.spec
-    network = hypercircuit.Network(
-        (hypercircuit.Dense(*spec.widths),), logit_scale=spec.logit_scale
-    )
+    layers = tuple(hypercircuit.Dense(*sizes) for sizes in itertools.pairwise(spec.widths))
+    network = hypercircuit.Network(layers, logit_scale=spec.logit_scale)
+    loss = {"softmax": hypercircuit.Softmax, "one-vs-rest": hypercircuit.Logistic}[problem.loss]()
 
     def to_tables(bits):
-        layer = network.decode(bits)
-        return [np.concatenate([layer.weights, layer.biases[:, None]], axis=1)]
+        found = network.decode(bits[None]).layers
+        return [np.concatenate([each.weights[0], each.biases[0][:, None]], 1) for each in found]
 
-    return network, hypercircuit.Softmax(), to_tables
-
-
-OUR_NETWORKS = {"linear": {"softmax": linear_hypercircuit}}
-"""By network and training loss; what is not listed is refused. To add a network, write a function
-like the one above, list it here and give it settings in ``SETTINGS``."""
+    return network, loss, to_tables
 
 
 def hypercircuit_training(problem, seconds, seed, settings):
@@ -419,7 +421,7 @@ def hypercircuit_training(problem, seconds, seed, settings):
     import hypercircuit
 
     begun = time.perf_counter()
-    network, loss, to_tables = OUR_NETWORKS[problem.spec.name][problem.loss](problem)
+    network, loss, to_tables = hypercircuit_network(problem)
     circuit = hypercircuit.Brickwork(settings["depth"])
     splits = problem.splits
     hamiltonian = hypercircuit.compile_loss(network, splits.train, loss)
