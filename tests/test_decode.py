@@ -11,10 +11,20 @@ import numpy as np
 import pytest
 
 import oracles
+from hypercircuit.bnn import (
+    PUBLISHED_ENCODINGS,
+    Dense,
+    Network,
+    activation_choice,
+    encoding_choice,
+    neuron_gates,
+    skip_choice,
+)
 from hypercircuit.circuit import Brickwork
 from hypercircuit.data import Dataset, Splits
 from hypercircuit.decode import (
     Score,
+    architecture,
     decode,
     exact_energy,
     full_energy,
@@ -208,6 +218,61 @@ def test_saved_arrays_reproduce_the_logits(problem: Problem, kind: type, tmp_pat
     expected = logits(problem, bits[None], x)[0]
     np.testing.assert_allclose(arrays["logit_scale"] * z, expected, rtol=0, atol=1e-9)
     assert [file.name for file in tmp_path.iterdir()] == ["best_network.npz"]
+
+
+def test_saved_hidden_networks_reproduce_the_logits(tmp_path: Path):
+    choices = (
+        activation_choice(["relu", "tanh"], scope="neuron"),
+        neuron_gates(),
+        skip_choice(),
+        encoding_choice(PUBLISHED_ENCODINGS),
+    )
+    network = Network((Dense(3, 4), Dense(4, 2)), choices=choices, hidden_scale=0.4)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(5, 3))
+    for bits in rng.integers(0, 2, (6, network.n_qubits)).astype(np.uint8):
+        save_network(tmp_path / "network.npz", network, bits)
+        with np.load(tmp_path / "network.npz", allow_pickle=False) as file:
+            saved = dict(file)
+        z = saved["hidden_scale"] * (x @ saved["weights_0"].T + saved["biases_0"])
+        functions = {"relu": lambda v: np.maximum(v, 0), "tanh": np.tanh}
+        hidden = np.stack(
+            [
+                functions[str(name)](column)
+                for name, column in zip(saved["activation_0"], z.T, strict=True)
+            ],
+            1,
+        )
+        z = (saved["gates_0"] * hidden) @ saved["weights_1"].T + saved["biases_1"]
+        z = saved["logit_scale"] * (z + x @ saved["skip"].T)
+        np.testing.assert_allclose(z, network.logits(bits[None], x)[0], rtol=0, atol=1e-12)
+
+
+def test_architecture_is_the_born_distribution_of_the_options():
+    choices = (
+        encoding_choice(PUBLISHED_ENCODINGS[:3]),
+        neuron_gates(),
+        activation_choice(["relu", "tanh", "sign"], scope="neuron"),
+    )
+    network = Network((Dense(1, 2), Dense(2, 1)), choices=choices, order="neuron-reversed")
+    circuit = Brickwork(3)
+    params = circuit.init(jax.random.key(8), network.n_qubits, how="uniform", dtype=jnp.float64)
+    found = {each.name: each for each in architecture(circuit, params, network)}
+    born = oracles.born_probabilities(oracles.brickwork_statevector(np.asarray(params)))
+    bits = oracles.bits_table(network.n_qubits)[:, ::-1]  # read from the register's start
+    codes = 2 * bits[:, 0] + bits[:, 1]
+    expected = [born[codes % 3 == option].sum() for option in range(3)]
+    np.testing.assert_allclose(found["encoding"].probabilities, [expected], atol=1e-12)
+    # after the choice: weight, bias, gate, two activation bits, outgoing weight, of each neuron
+    for neuron, start in enumerate((2, 8)):
+        gate = bits[:, start + 2]
+        expected = [born[gate == option].sum() for option in range(2)]
+        np.testing.assert_allclose(found["gate"].probabilities[neuron], expected, atol=1e-12)
+        codes = 2 * bits[:, start + 3] + bits[:, start + 4]
+        expected = [born[codes % 3 == option].sum() for option in range(3)]
+        np.testing.assert_allclose(found["activation"].probabilities[neuron], expected, atol=1e-12)
+    assert found["gate"].describe().startswith("the search chose gate o")
+    assert found["gate"].describe().endswith("(mean of 2)")
 
 
 def test_marginals_are_laid_out_as_the_weights_are():

@@ -1,4 +1,4 @@
-"""The study of restarts as a command: folders, resuming, refusals, and the experiment's smoke."""
+"""The study of restarts as a command: folders, resuming, refusals."""
 
 import json
 import os
@@ -189,19 +189,6 @@ def test_terminated_study_goes_on(work: Path, tmp_path: Path):
         energies = arrays["energies"][0]
     assert np.isfinite(energies).all()
     np.testing.assert_array_equal(energies[np.isfinite(kept)], kept[np.isfinite(kept)])
-
-
-def test_experiment_smoke(tmp_path: Path):
-    """In a process of its own, because it asks for float64."""
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "hypercircuit.cli", "restarts", str(EXPERIMENT)]
-    command += ["--profile", "smoke", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result = json.loads((out / "result.json").read_text())
-    assert (result["n_qubits"], result["precision"]) == (17, "float64")
-    assert [row["depth"] for row in result["rows"]] == [1, 2]
-    assert "results in" in done.stdout
 
 
 def test_committed_results_are_those_of_the_configuration():

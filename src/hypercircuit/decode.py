@@ -228,8 +228,8 @@ def save_network(
 
     Its arrays: `bits` (uint8, one per qubit, site 0 first); per layer l `weights_l` (outputs,
     inputs) and `biases_l` (outputs), int8 where they are whole numbers and float32 otherwise; per
-    hidden layer `activation_l` and `gates_l`, one per neuron; `skip` (outputs, inputs) if there
-    are such weights; `hidden_scale` and `logit_scale`. With x the inputs,
+    hidden layer `activation_l` and `gates_l`, one per neuron, and `hidden_scale`; `skip` (outputs,
+    inputs) if there are such weights; `logit_scale`. With x the inputs,
 
         z_l = weights_l @ a_(l-1) + biases_l,   a_l = gates_l * activation_l(hidden_scale * z_l),
         logits = logit_scale * (z_last + skip @ x).
@@ -248,7 +248,8 @@ def save_network(
         arrays[f"gates_{number}"] = np.broadcast_to(gates[0], n_neurons).astype(np.int8)
     if parameters.skip is not None:
         arrays["skip"] = _compact(parameters.skip[0])
-    arrays["hidden_scale"] = np.float64(parameters.hidden_scale[0, 0])
+    if network.n_hidden:
+        arrays["hidden_scale"] = np.float64(parameters.hidden_scale[0, 0])
     arrays["logit_scale"] = np.float64(parameters.logit_scale[0, 0])
     write_atomically(path, lambda file: np.savez(file, **arrays))
 

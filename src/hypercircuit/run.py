@@ -229,7 +229,8 @@ def _training_result(
     trained: TrainResult,
     seed: int,
 ) -> dict[str, Any]:
-    last = {name: values[-1] for name, values in trained.history.evaluations.items()}
+    evaluations = trained.history.evaluations
+    last = {name: values[-1] for name, values in evaluations.items() if len(values)}
     result = {
         "status": trained.status,
         "message": trained.message,
