@@ -265,8 +265,9 @@ def test_log_probabilities_of_a_draw_have_the_right_gradient():
 
     params = jnp.asarray(angles())
     bits, _ = sample(exact_mps(CIRCUIT, params), jax.random.key(3), 6)
-    drawn = jax.grad(lambda p: total(lambda mps: sample(mps, jax.random.key(3), 6)[1], p))(params)
-    given = jax.grad(lambda p: total(lambda mps: log_probability(mps, bits), p))(params)
+    key = jax.random.key(3)
+    drawn = jax.jit(jax.grad(lambda p: total(lambda mps: sample(mps, key, 6)[1], p)))(params)
+    given = jax.jit(jax.grad(lambda p: total(lambda mps: log_probability(mps, bits), p)))(params)
     np.testing.assert_allclose(drawn, given, rtol=1e-12, atol=1e-12)
 
 
