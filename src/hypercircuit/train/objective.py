@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Integer, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from .._types import Angles, AnyArray
 from ..energy import Batch, Estimate, PreparedEnergy, log_derivative, mean_of
@@ -53,7 +53,7 @@ class KLPenalty:
     """
 
     beta: float | Callable[[ArrayLike], ArrayLike]
-    prior: float | Shaped[AnyArray, " n_qubits"] = 0.5
+    prior: float | Float[AnyArray, " n_qubits"] = 0.5
     n_samples: int = 64
 
     def __post_init__(self) -> None:
@@ -62,10 +62,6 @@ class KLPenalty:
             what = "start at" if callable(self.beta) else "be"
             raise ValueError(f"beta must {what} a finite number of at least 0, got {first}")
         prior = np.asarray(self.prior, np.float64)
-        if prior.ndim > 1:
-            raise ValueError(
-                f"prior must be one probability or one per qubit, got shape {prior.shape}"
-            )
         wrong = prior[~((prior > 0) & (prior < 1))]
         if wrong.size:
             raise ValueError(
