@@ -236,13 +236,8 @@ def test_saved_hidden_networks_reproduce_the_logits(tmp_path: Path):
             saved = dict(file)
         z = saved["hidden_scale"] * (x @ saved["weights_0"].T + saved["biases_0"])
         functions = {"relu": lambda v: np.maximum(v, 0), "tanh": np.tanh}
-        hidden = np.stack(
-            [
-                functions[str(name)](column)
-                for name, column in zip(saved["activation_0"], z.T, strict=True)
-            ],
-            1,
-        )
+        columns = zip(saved["activation_0"], z.T, strict=True)
+        hidden = np.stack([functions[str(name)](column) for name, column in columns], 1)
         z = (saved["gates_0"] * hidden) @ saved["weights_1"].T + saved["biases_1"]
         z = saved["logit_scale"] * (z + x @ saved["skip"].T)
         np.testing.assert_allclose(z, network.logits(bits[None], x)[0], rtol=0, atol=1e-12)

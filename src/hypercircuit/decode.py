@@ -227,7 +227,7 @@ def save_network(
     """Write a network to an npz file.
 
     Its arrays: `bits` (uint8, one per qubit, site 0 first); per layer l `weights_l` (outputs,
-    inputs) and `biases_l` (outputs), int8 where they are whole numbers and float32 otherwise; per
+    inputs) and `biases_l` (outputs), int8 if all weight values are whole and float32 if not; per
     hidden layer `activation_l` and `gates_l`, one per neuron, and `hidden_scale`; `skip` (outputs,
     inputs) if there are such weights; `logit_scale`. With x the inputs,
 
@@ -236,10 +236,11 @@ def save_network(
     """
     parameters = network.decode(bits[None])
     arrays: dict[str, Any] = {"bits": bits.astype(np.uint8)}
+    dtype = _weight_dtype(network)
     for number, layer in enumerate(parameters.layers):
-        arrays[f"weights_{number}"] = _compact(layer.weights[0])
+        arrays[f"weights_{number}"] = layer.weights[0].astype(dtype)
         if layer.biases is not None:
-            arrays[f"biases_{number}"] = _compact(layer.biases[0])
+            arrays[f"biases_{number}"] = layer.biases[0].astype(dtype)
     hidden = zip(parameters.activations, parameters.gates, strict=True)
     for number, (options, gates) in enumerate(hidden):
         n_neurons = network.layers[number].n_outputs
@@ -247,16 +248,21 @@ def save_network(
         arrays[f"activation_{number}"] = names
         arrays[f"gates_{number}"] = np.broadcast_to(gates[0], n_neurons).astype(np.int8)
     if parameters.skip is not None:
-        arrays["skip"] = _compact(parameters.skip[0])
+        arrays["skip"] = parameters.skip[0].astype(dtype)
     if network.n_hidden:
         arrays["hidden_scale"] = np.float64(parameters.hidden_scale[0, 0])
     arrays["logit_scale"] = np.float64(parameters.logit_scale[0, 0])
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
-def _compact(values: np.ndarray) -> np.ndarray:
+def _weight_dtype(network: Network) -> type[np.generic]:
+    """Whole-numbered weights of any setting fit in int8."""
+    encodings = [layer.encoding for layer in network.layers]
+    options = [option.encoding for choice in network.choices for option in choice.options]
+    encodings += [each for each in options if each is not None]
+    values = np.array([[each.low, each.high] for each in encodings])
     whole = (values == np.rint(values)).all() and np.abs(values).max() < 128
-    return values.astype(np.int8 if whole else np.float32)
+    return np.int8 if whole else np.float32
 
 
 def magnetisation_images(
