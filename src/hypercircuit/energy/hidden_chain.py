@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..hamiltonian import HiddenTerms, LossHamiltonian
+from ..hamiltonian import HeadSum, HiddenTerms, LossHamiltonian
 from ..state import ExactMPS
 
 
@@ -146,3 +146,16 @@ def pattern_maps(
         return jnp.einsum("...epwx,epb,...bxy->...epwy", product, table, map_), None
 
     return jax.lax.scan(step, start, (maps, jnp.asarray(allowed, maps.dtype)))[0]
+
+
+def multiply_terms(
+    head_sum: HeadSum, a: str, turns: jax.Array, b: str, vectors: jax.Array, result: str
+) -> jax.Array:
+    """Multiply exponentials frequency by frequency, or jets like polynomials; terms come first."""
+    if head_sum.frequency is not None:
+        return jnp.einsum(f"k{a},k{b}->k{result}", turns, vectors)
+    total = [jnp.zeros((), vectors.dtype)] * 3
+    for i in range(3):
+        for j in range(3 - i):
+            total[i + j] = total[i + j] + jnp.einsum(f"{a},{b}->{result}", turns[i], vectors[j])
+    return jnp.stack(total)

@@ -20,7 +20,7 @@ from ..bnn import Encoding
 from ..hamiltonian import HeadSum, HiddenTerms, LossHamiltonian
 from ..state import ExactMPS
 from ..state.moments import site_maps
-from .hidden_chain import HiddenLayout, in_order, pattern_maps
+from .hidden_chain import HiddenLayout, in_order, multiply_terms, pattern_maps
 
 
 class ConnectedHiddenWork(eqx.Module):
@@ -115,14 +115,14 @@ def connected_hidden(
         def neuron(vector: jax.Array, maps: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
             levels = maps[0] if item.frequency is None else _levels(maps[0], item)
             resolved = jnp.einsum("kex,txy->kety", vector, levels.astype(vector.dtype))
-            turned = _act(head_sum, "pt", turns, "ety", resolved, "epy")
+            turned = multiply_terms(head_sum, "pt", turns, "ety", resolved, "epy")
             chosen = maps[1][item.head].astype(vector.dtype)
             return jnp.einsum("kepy,epyz->kez", turned, chosen), None
 
         vector, _ = jax.lax.scan(jax.checkpoint(neuron), start, (incoming, own))
         bias = _factors(head_sum, jnp.asarray(summands.bias, item.values.dtype))
         moved = jnp.einsum("kex,ebxy->keby", vector, biases[item.head].astype(vector.dtype))
-        vector = _act(head_sum, "b", bias, "eby", moved, "ey")
+        vector = multiply_terms(head_sum, "b", bias, "eby", moved, "ey")
         if skip is not None:
             vector = _skip(terms, layout, outgoing, skip, item, vector)
         sums = jnp.einsum("kex,x->ek", vector, sites.right[end].astype(vector.dtype))
@@ -174,19 +174,6 @@ def _factors(head_sum: HeadSum, values: jax.Array) -> jax.Array:
     return jax.lax.complex(*head_sum.factors(values, jnp))
 
 
-def _act(
-    head_sum: HeadSum, a: str, turns: jax.Array, b: str, vectors: jax.Array, result: str
-) -> jax.Array:
-    """Multiply exponentials frequency by frequency, or jets like polynomials; terms come first."""
-    if head_sum.frequency is not None:
-        return jnp.einsum(f"k{a},k{b}->k{result}", turns, vectors)
-    total = [jnp.zeros((), vectors.dtype)] * 3
-    for i in range(3):
-        for j in range(3 - i):
-            total[i + j] = total[i + j] + jnp.einsum(f"{a},{b}->{result}", turns[i], vectors[j])
-    return jnp.stack(total)
-
-
 def _skip(
     terms: HiddenTerms,
     layout: HiddenLayout,
@@ -209,6 +196,6 @@ def _skip(
         map_, values, x = site
         moved = jnp.einsum("kex,bxy->keby", vector, map_.astype(vector.dtype))
         turns = _factors(terms.sum, x * values[item.head])
-        return _act(terms.sum, "eb", turns, "eby", moved, "ey"), None
+        return multiply_terms(terms.sum, "eb", turns, "eby", moved, "ey"), None
 
     return jax.lax.scan(step, vector, (maps, table, inputs))[0]
