@@ -16,6 +16,7 @@ from ..circuit import Brickwork
 from ..hamiltonian import (
     CHUNK,
     FourierTerms,
+    HiddenTerms,
     LossHamiltonian,
     QuadraticTerms,
     SectorTerms,
@@ -26,6 +27,7 @@ from .base import Batch, PreparedEnergy
 from .chain import WorkItems, sweep, window_maps
 from .connected import ConnectedWork, connected_sums, plan_connected
 from .forms import linear_forms
+from .hidden import HiddenEnergy
 from .linear import linear_outputs, mean_outputs
 from .plan import Layout, frequency_chunks, pack_items, separated, window_list
 from .sectors import SectorEnergy
@@ -57,6 +59,8 @@ class Exact:
             return QuadraticEnergy(*arguments)
         if isinstance(terms, FourierTerms):
             return ExactEnergy(*arguments)
+        if isinstance(terms, HiddenTerms):
+            return HiddenEnergy(*arguments)
         raise ValueError(f"there is no exact energy: {terms.describe()}; use Sampled()")
 
 

@@ -3,6 +3,8 @@
 from .compile import LossHamiltonian as LossHamiltonian, compile_loss as compile_loss
 from .expansion import FourierExtension as FourierExtension, Lattice as Lattice
 from .hidden import HiddenTerms as HiddenTerms
+from .hidden_basis import Patterns as Patterns
+from .hidden_heads import HeadSum as HeadSum
 from .losses import (
     LOSSES as LOSSES,
     Hinge as Hinge,

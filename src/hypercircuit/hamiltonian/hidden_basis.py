@@ -19,7 +19,7 @@ import abc
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
@@ -103,7 +103,14 @@ def neurons_of(network: Network, data: Dataset, names: tuple[str, ...]) -> Neuro
 
 
 class HiddenBasis(abc.ABC):
-    """A way to resolve pre-activations."""
+    """A way to resolve pre-activations.
+
+    **Attributes:**
+
+    - `exact`: whether it is for any activation; the levels' probabilities add up to one then.
+    """
+
+    exact: ClassVar[bool] = True
 
     @abc.abstractmethod
     def n_terms(
@@ -247,6 +254,8 @@ class ExtensionLevels(HiddenBasis):
     - `points`: the levels.
     - `weights`: W.
     """
+
+    exact: ClassVar[bool] = False
 
     spacing: float
     points: Float[np.ndarray, " levels"]

@@ -1,0 +1,142 @@
+"""The exact energy of networks with one hidden layer: two ways, picked once for a data set.
+
+Where the light cones of all neurons are disjoint for every example, neurons are independent and
+their expectations multiply (`hidden_separated.py`); otherwise, or with a skip connection or few
+incoming weights, a vector is carried from neuron to neuron (`hidden_connected.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import AnyArray
+from ..circuit import Brickwork
+from ..hamiltonian import CHUNK, HiddenTerms, LossHamiltonian, Patterns
+from ..state import ExactMPS
+from .base import Batch, PreparedEnergy
+from .hidden_chain import hidden_layout
+from .hidden_connected import ConnectedHiddenWork, connected_hidden, plan_connected_hidden
+from .hidden_separated import (
+    SeparatedHiddenWork,
+    in_chunks,
+    neuron_groups,
+    plan_separated_hidden,
+    separated_hidden,
+    separated_neurons,
+    window_lists,
+)
+
+
+class HiddenBatch(Batch):
+    """One batch of examples, planned on the host."""
+
+    weights: Float[AnyArray, " n"]
+    work: ConnectedHiddenWork | SeparatedHiddenWork
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """The largest sizes over all examples, which batches are padded to."""
+
+    n_terms: int
+    n_levels: int
+    n_windows: int
+    capacity: int
+
+
+class HiddenEnergy(PreparedEnergy):
+    """See [`hypercircuit.Exact`][]; for networks with one hidden layer.
+
+    **Attributes:**
+
+    - `separated`: whether neurons are independent for every example.
+    """
+
+    def __init__(
+        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+    ) -> None:
+        super().__init__(hamiltonian, circuit, batch_size, dtype)
+        terms = hamiltonian.terms
+        assert isinstance(terms, HiddenTerms)
+        self.terms = terms
+        self.layout = hidden_layout(hamiltonian)
+        self._cells_per_window = 2 if circuit.reach <= 1 else 1
+        self._groups = neuron_groups(self.layout, self._cells_per_window)
+        rows = np.arange(hamiltonian.n_examples)
+        parts = np.array_split(rows, -(-len(rows) // 4096))
+        self.separated = not isinstance(terms.basis, Patterns) and self.layout.skip is None
+        if self.separated and circuit.correlation_range > 0:
+            self.separated = all(
+                separated_neurons(self.layout, self._inputs(part), circuit.reach).all()
+                for part in parts
+            )
+        self._sizes = self._measure(parts)
+
+    def _inputs(self, examples: np.ndarray) -> np.ndarray:
+        return self.terms.neurons.inputs(self.hamiltonian.data, examples)
+
+    def _measure(self, parts: list[np.ndarray]) -> _Sizes:
+        basis, neurons = self.terms.basis, self.terms.neurons
+        counts, n_levels, n_windows = [], 0, 1
+        for part in parts:
+            inputs = self._inputs(part)
+            counts.append(basis.n_terms(neurons, inputs))
+            n_levels = max(n_levels, basis.n_levels(neurons, inputs))
+            if self.separated:
+                lists = self._lists(inputs)
+                n_windows = max(n_windows, *(int(each.length.max()) for each in lists))
+        n_terms = np.concatenate(counts)
+        if not self.separated:
+            return _Sizes(int(n_terms.max()), n_levels, 0, 0)
+        chunks = np.sort(in_chunks(n_terms))[::-1]
+        capacity = int(chunks[np.arange(self.batch_size) % len(chunks)].sum())
+        return _Sizes(int(chunks[0]) * CHUNK, n_levels, n_windows, capacity)
+
+    def _lists(self, inputs: np.ndarray) -> list:
+        return window_lists(
+            self.layout, self._groups, inputs, self._cells_per_window, self.circuit.reach
+        )
+
+    def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> HiddenBatch:
+        examples, weights = self.filled(examples, weights)
+        sizes = self._sizes
+        # Rows that only fill up the batch get no work.
+        wanted = weights != 0
+        work: ConnectedHiddenWork | SeparatedHiddenWork
+        if self.separated:
+            work = plan_separated_hidden(
+                self.hamiltonian,
+                self.layout,
+                self._groups,
+                examples,
+                wanted,
+                cells_per_window=self._cells_per_window,
+                reach=self.circuit.reach,
+                capacity=sizes.capacity,
+                n_windows=sizes.n_windows,
+                most_chunks=sizes.n_terms // CHUNK,
+                n_levels=sizes.n_levels,
+                dtype=self.dtype,
+            )
+        else:
+            work = plan_connected_hidden(
+                self.hamiltonian,
+                examples,
+                wanted,
+                n_terms=sizes.n_terms,
+                n_levels=sizes.n_levels,
+                dtype=self.dtype,
+            )
+        return HiddenBatch(weights, work)
+
+    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+        assert isinstance(batch, HiddenBatch)
+        if isinstance(batch.work, SeparatedHiddenWork):
+            return separated_hidden(
+                self.terms, self.layout, self._groups, self._cells_per_window, mps, batch.work
+            )
+        outgoing = self.hamiltonian.network.layers[1].encoding
+        return connected_hidden(self.terms, self.layout, outgoing, mps, batch.work)
