@@ -1,7 +1,11 @@
 """From losses to operators: Fourier sums with their error, product terms, the loss Hamiltonian."""
 
 from .compile import LossHamiltonian as LossHamiltonian, compile_loss as compile_loss
-from .expansion import FourierExtension as FourierExtension, Lattice as Lattice
+from .expansion import (
+    Expansion as Expansion,
+    FourierExtension as FourierExtension,
+    Lattice as Lattice,
+)
 from .hidden import HiddenTerms as HiddenTerms
 from .hidden_basis import Patterns as Patterns
 from .hidden_heads import HeadSum as HeadSum

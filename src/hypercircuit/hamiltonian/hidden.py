@@ -56,9 +56,9 @@ _USELESS = 1.0
 #: activation is steeper than 1.
 _CURVATURES = {"relu": 0.0, "hardtanh": 0.0, "sigmoid": 0.0963, "tanh": 0.7699}
 _KINKS = {"relu": (0.0,), "hardtanh": (-1.0, 1.0)}
-#: Shares of the largest singular value under which others are dropped: small coefficients or the
-#: fastest convergence.
-_CUTOFFS = (1e-2, 1e-4, 1e-7)
+#: Shares of the largest singular value under which others are dropped: for functions with kinks,
+#: which leave large coefficients otherwise, and for smooth ones.
+_KINKED_CUTOFF, _SMOOTH_CUTOFFS = 1e-2, (1e-4, 1e-7)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ def _hidden_terms(
         total, error = jet_sum(loss, network.n_outputs), 0.0
     else:
         share = tolerance if basis is not None else 0.5 * tolerance
-        total, error = head_sum(loss, reach, share, n_heads, expansion)
+        total, error = head_sum(loss, reach, share, n_heads, expansion, small=basis is None)
     if basis is None:
         basis, more = _extension(neurons, summands, total, reach, network, tolerance, n_heads)
         error += more
@@ -217,9 +217,10 @@ def _extension(
     """
     half = max(reach.half_range, 1e-3)
     n_hidden = network.layers[0].n_outputs
+    kinked = any(name in _KINKS for name in neurons.names)
     n_terms, best = 8, None
     while True:
-        for cutoff in _CUTOFFS:
+        for cutoff in (_KINKED_CUTOFF,) if kinked else _SMOOTH_CUTOFFS:
             basis = extension_levels(half, n_terms, cutoff=cutoff)
             error = n_heads * _extension_error(
                 basis, neurons, summands, total, half, n_hidden, reach
@@ -229,7 +230,7 @@ def _extension(
         assert best is not None
         if best[1] <= 0.5 * tolerance or n_terms >= MAX_HIDDEN_TERMS:
             return best
-        n_terms = min(math.ceil(1.4 * n_terms), MAX_HIDDEN_TERMS)
+        n_terms = min(math.ceil(1.5 * n_terms), MAX_HIDDEN_TERMS)
 
 
 def _extension_error(
@@ -257,13 +258,15 @@ def _extension_error(
     fitted = total.factors(at_levels)
     # (terms, patterns, levels) -> (levels, terms * patterns)
     real, imag = (part.reshape(-1, len(basis.points)).T for part in fitted)
-    cardinal = basis(grid)
+    real, imag = basis.weights @ real, basis.weights @ imag
+    phase = np.outer(grid, basis.spacing * np.arange(len(basis.weights)))
+    cos, sin = np.cos(phase), np.sin(phase)
     difference = np.hypot(
-        cardinal @ real - exact[0].reshape(-1, len(grid)).T,
-        cardinal @ imag - exact[1].reshape(-1, len(grid)).T,
+        cos @ real.real - sin @ real.imag - exact[0].reshape(-1, len(grid)).T,
+        cos @ imag.real - sin @ imag.imag - exact[1].reshape(-1, len(grid)).T,
     )
     mu = basis.spacing * np.arange(len(basis.weights))[:, None]
-    of_sums = (mu**2 * (np.abs(basis.weights @ real) + np.abs(basis.weights @ imag))).sum(0)
+    of_sums = (mu**2 * (np.abs(real) + np.abs(imag))).sum(0)
     own = _curvatures(neurons, total, functions, factors, np.abs(at_levels).max(1))
     shape = (total.n_terms, len(factors))
     errors = ((difference.max(0) + between * of_sums).reshape(shape) + between * own).max(1)

@@ -280,11 +280,6 @@ class ExtensionLevels(HiddenBasis):
             np.broadcast_to(values, (n, *values.shape)),
         )
 
-    def __call__(self, z: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n levels"]:
-        """The cardinal functions at `z`."""
-        phase = np.outer(z, self.spacing * np.arange(len(self.weights)))
-        return np.cos(phase) @ self.weights.real - np.sin(phase) @ self.weights.imag
-
     def describe(self) -> str:
         return f"a Fourier extension of {len(self.weights)} frequencies"
 

@@ -225,9 +225,20 @@ def jet_sum(loss: SquaredError, n_outputs: int) -> HeadSum:
 
 
 def head_sum(
-    loss: Loss, reach: Reach, tolerance: float, n_heads: int, expansion: Expansion | None
+    loss: Loss,
+    reach: Reach,
+    tolerance: float,
+    n_heads: int,
+    expansion: Expansion | None,
+    *,
+    small: bool,
 ) -> tuple[HeadSum, float]:
-    """The Fourier sum of a head's loss over everything that it can reach, and its error."""
+    """The Fourier sum of a head's loss over everything that it can reach, and its error.
+
+    **Arguments:**
+
+    - `small`: keep the coefficients small rather than few, for exponentials that have errors.
+    """
     pointwise = loss if isinstance(loss, OutputLoss | ZeroOne) else Logistic()
     curvature = slope = None
     if isinstance(pointwise, OutputLoss):
@@ -254,7 +265,7 @@ def head_sum(
             integrand = PointwiseIntegrand(pointwise.pointwise, curvature, slope, n_heads)
             table = lattice_sum(integrand, reach.lowest, step, n_points, n_terms)
             return _turned(table, reach.lowest), table.error
-    cutoff = max(1e-3 * tolerance, 1e-14)
+    cutoff = max((0.1 if small else 1e-3) * tolerance, 1e-14)
     n_terms = max(guess // 2, 4)
     while n_terms <= MAX_OUTPUT_TERMS:
         table = fit_extension(centred, half, n_terms, cutoff=cutoff)

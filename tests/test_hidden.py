@@ -1,0 +1,479 @@
+"""Networks with one hidden layer: compiled losses against brute force, energies against states."""
+
+import dataclasses
+import functools
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import oracles
+from hypercircuit.bnn import (
+    ACTIVATIONS,
+    Choice,
+    Dense,
+    Encoding,
+    Network,
+    activation_choice,
+    encoding_choice,
+    neuron_gates,
+    scale_choice,
+    skip_choice,
+)
+from hypercircuit.circuit import Brickwork
+from hypercircuit.data import Dataset, binarise, load_mnist
+from hypercircuit.energy import Exact
+from hypercircuit.hamiltonian import (
+    LOSSES,
+    Expansion,
+    FourierExtension,
+    HiddenTerms,
+    Lattice,
+    Logistic,
+    LossHamiltonian,
+    NoTerms,
+    SigmoidSquared,
+    compile_loss,
+)
+from problems import ORACLE_NAMES
+
+
+def refuses(message: str):
+    return pytest.raises(ValueError, match=re.escape(message))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hidden:
+    """A network with one hidden layer, five examples and a loss.
+
+    Args:
+        loss: name of the loss.
+        sizes: inputs, hidden neurons, outputs.
+        step: the lattice of the inputs, or None for real-valued ones.
+        choices: (setting, options, scope), in the register's order.
+        idle: inputs at the start of every example that are zero; the next one is not.
+    """
+
+    loss: str
+    sizes: tuple[int, int, int]
+    step: float | None = None
+    activation: str = "sign"
+    choices: tuple[tuple[str, tuple, str], ...] = ()
+    skip: bool = False
+    order: str = "neuron"
+    encodings: tuple[tuple[float, float], ...] = ((-1.0, 1.0), (-1.0, 1.0))
+    bias: bool = True
+    logit_scale: float = 0.6
+    hidden_scale: float = 1.0
+    expansion: Expansion | None = None
+    tolerance: float = 1e-3
+    idle: int = 0
+
+    @functools.cached_property
+    def data(self) -> Dataset:
+        n_inputs, _, n_outputs = self.sizes
+        rng = np.random.default_rng(10 * n_inputs + n_outputs)
+        x = rng.uniform(-1.2, 1.6, (5, n_inputs)) * (rng.random((5, n_inputs)) >= 0.2)
+        if self.step is not None:
+            x = self.step * np.round(x / self.step)
+        if self.idle:
+            x[:, : self.idle] = 0
+            x[:, self.idle] = np.where(x[:, self.idle] == 0, self.step or 0.7, x[:, self.idle])
+        n_classes = max(2, n_outputs)
+        y = np.array([1, 0, 0, 2, 0], np.int32) % n_classes
+        return Dataset(x.astype(np.float32), y, n_classes, None, self.step, "hidden")
+
+    @property
+    def network(self) -> Network:
+        n_inputs, n_hidden, n_outputs = self.sizes
+        first, second = (Encoding(*each) for each in self.encodings)
+        return Network(
+            (
+                Dense(n_inputs, n_hidden, self.bias, first),
+                Dense(n_hidden, n_outputs, self.bias, second),
+            ),
+            activation=self.activation,
+            logit_scale=self.logit_scale,
+            hidden_scale=self.hidden_scale,
+            skip=self.skip,
+            choices=tuple(choice(*each) for each in self.choices),
+            order=self.order,
+        )
+
+    def compile(self) -> LossHamiltonian:
+        return compile_loss(
+            self.network,
+            self.data,
+            LOSSES[self.loss](),
+            tolerance=self.tolerance,
+            expansion=self.expansion,
+        )
+
+    def brute_force(self) -> np.ndarray:
+        """The mean loss of every network, one at a time."""
+        logits = oracles.network_logits(
+            oracles.bits_table(self.network.n_qubits),
+            self.data.x,
+            self.sizes,
+            bias=self.bias,
+            encodings=self.encodings,
+            activation=self.activation,
+            hidden_scale=self.hidden_scale,
+            logit_scale=self.logit_scale,
+            choices=[
+                {"setting": setting, "options": options, "scope": scope}
+                for setting, options, scope in self.choices
+            ],
+            skip=self.skip,
+            order=self.order,
+        )
+        return oracles.mean_loss(ORACLE_NAMES[self.loss], logits, self.data.y)
+
+
+def choice(setting: str, options: tuple, scope: str) -> Choice:
+    if setting == "activation":
+        return activation_choice(options, scope=scope)
+    if setting == "encoding":
+        return encoding_choice([Encoding(*each) for each in options])
+    if setting == "gate":
+        return neuron_gates()
+    return skip_choice() if setting == "skip" else scale_choice(options)
+
+
+GATE = ("gate", (0, 1), "neuron")
+OWN_ACTIVATION = ("activation", ("sign", "relu", "tanh"), "neuron")
+ACTIVATION = ("activation", ("sigmoid", "relu"), "network")
+ENCODING = ("encoding", ((-1.0, 1.0), (-3.0, 1.0), (0.0, 1.0)), "network")
+SKIP = ("skip", (False, True), "network")
+SCALE = ("logit_scale", (0.3, 0.8), "network")
+
+
+KINKED = ("relu", "hardtanh")
+
+
+# ---------------------------------------------------------------- the table
+
+
+def _table() -> list[Hidden]:
+    """All losses x activations x ways to resolve a pre-activation; the rest takes turns."""
+    losses = [
+        ("logistic", 1),
+        ("sigmoid-squared", 2),
+        ("hinge", 1),
+        ("squared-hinge", 1),
+        ("zero-one", 1),
+        ("squared", 1),
+        ("squared", 2),
+        ("logistic", 2),
+        ("pairwise-logistic", 3),
+    ]
+    ways = [(0.5, Lattice()), (None, None), (None, FourierExtension())]
+    orders = itertools.cycle(["neuron", "neuron-reversed", "neuron-reversed", "neuron", "neuron"])
+    encodings = itertools.cycle(
+        [
+            ((-1.0, 1.0), (-1.0, 1.0)),
+            ((-3.0, 1.0), (0.0, 1.0)),
+            ((0.0, 1.0), (0.5, -1.0)),
+            ((-1.0, 1.0), (-2.0, 1.0)),
+        ]
+    )
+    biases = itertools.cycle([True, False, True, True, False, True, False])
+    scales = itertools.cycle([1.0, 0.6])
+    table = []
+    for (loss, n_outputs), activation, (step, expansion) in itertools.product(
+        losses, ACTIVATIONS, ways
+    ):
+        lattice = expansion is not None and step is not None
+        if isinstance(expansion, FourierExtension) and (
+            activation == "sign" or (activation in KINKED and loss != "sigmoid-squared")
+        ):
+            continue
+        if loss == "zero-one" and not (
+            activation == "sign" or (lattice and activation in ("relu", "hardtanh"))
+        ):
+            continue
+        table.append(
+            Hidden(
+                loss,
+                (2, 2 if n_outputs < 3 else 1, n_outputs),
+                step,
+                activation,
+                order=next(orders),
+                encodings=next(encodings),
+                bias=next(biases),
+                hidden_scale=next(scales) if loss != "zero-one" else 1.0,
+                logit_scale=0.5,
+                expansion=expansion,
+                tolerance=0.02 if loss == "hinge" else 1e-3,
+            )
+        )
+    return table
+
+
+CHOICES = [
+    Hidden("logistic", (2, 2, 1), choices=(GATE,), step=0.5),
+    Hidden("logistic", (2, 2, 1), choices=(GATE,), expansion=Lattice(), step=0.25, bias=False),
+    Hidden("sigmoid-squared", (2, 2, 1), choices=(ACTIVATION, GATE)),
+    Hidden("sigmoid-squared", (2, 2, 1), choices=(GATE, ENCODING), order="neuron-reversed"),
+    Hidden("logistic", (1, 2, 2), choices=(OWN_ACTIVATION,), order="neuron-reversed"),
+    Hidden("logistic", (2, 2, 1), choices=(GATE, OWN_ACTIVATION), bias=False),
+    Hidden("squared", (2, 2, 1), choices=(OWN_ACTIVATION, GATE), bias=False, step=0.5),
+    Hidden("logistic", (2, 2, 1), activation="relu", choices=(SKIP, SCALE), step=0.5),
+    Hidden("pairwise-logistic", (2, 1, 3), choices=(GATE,), skip=True, step=0.5),
+    Hidden("logistic", (2, 2, 1), activation="tanh", skip=True, order="neuron-reversed"),
+    Hidden("squared", (2, 2, 2), activation="relu", skip=True, bias=False, order="neuron-reversed"),
+    Hidden("zero-one", (4, 1, 1), activation="relu", skip=True, step=0.5),
+    Hidden("zero-one", (2, 3, 1), choices=(GATE,), step=0.5, bias=False),
+]
+
+
+@pytest.mark.parametrize("case", [*_table(), *CHOICES], ids=lambda case: case.loss)
+def test_diagonal_against_every_network(case: Hidden):
+    hamiltonian = case.compile()
+    assert not isinstance(hamiltonian.terms, NoTerms), hamiltonian.terms
+    error = np.abs(hamiltonian.diagonal() - case.brute_force()).max()
+    assert error <= max(hamiltonian.spectral_error, 1e-9)
+    if not (case.activation in KINKED and isinstance(case.expansion, FourierExtension)):
+        assert hamiltonian.spectral_error <= case.tolerance
+
+
+def test_lattices_are_exact_whatever_the_tolerance():
+    case = Hidden("logistic", (3, 2, 1), step=0.5, tolerance=0.9)
+    assert case.compile().spectral_error < 1e-12
+    error = np.abs(case.compile().diagonal() - case.brute_force()).max()
+    assert error < 1e-12
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_tolerances_are_kept_and_mean_something(activation: str):
+    errors = []
+    for tolerance in (1e-2, 1e-4, 1e-6):
+        case = Hidden(
+            "logistic",
+            (3, 2, 1),
+            activation=activation,
+            tolerance=tolerance,
+            expansion=FourierExtension(),
+            bias=False,
+        )
+        hamiltonian = case.compile()
+        assert hamiltonian.spectral_error <= tolerance
+        errors.append(np.abs(hamiltonian.diagonal() - case.brute_force()).max())
+    assert errors[2] < errors[1] < errors[0]
+
+
+def test_kinks_on_real_inputs_leave_an_error_that_is_reported():
+    case = Hidden("logistic", (11, 1, 1), activation="relu", bias=False)
+    hamiltonian = case.compile()
+    error = np.abs(hamiltonian.diagonal() - case.brute_force()).max()
+    assert case.tolerance < hamiltonian.spectral_error < 0.1
+    assert 1e-6 < error < hamiltonian.spectral_error
+    assert "spectral error at most" in hamiltonian.describe()
+    assert "Fourier extension" in hamiltonian.describe()
+
+
+def test_subsets_keep_the_expansion():
+    case = Hidden("logistic", (2, 2, 2), step=0.5, activation="relu")
+    whole = case.compile()
+    parts = [whole.subset(np.array(rows)) for rows in ([3, 0], [1, 2, 4])]
+    mixed = (2 * parts[0].diagonal() + 3 * parts[1].diagonal()) / 5
+    np.testing.assert_allclose(mixed, whole.diagonal(), rtol=0, atol=1e-12)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (
+            Hidden("softmax", (2, 2, 3), step=0.5),
+            "the softmax loss of 3 outputs does not separate over a shared hidden layer; these "
+            "losses do: logistic, pairwise-logistic, squared, sigmoid-squared, hinge, "
+            "squared-hinge",
+        ),
+        (Hidden("zero-one", (2, 2, 3)), "the zero-one loss of 3 outputs does not separate"),
+        (Hidden("zero-one", (2, 2, 1), activation="tanh"), "needs outputs on a lattice: the sign"),
+        (Hidden("zero-one", (2, 2, 1), activation="relu"), "relu or hardtanh of quantised inputs"),
+        (Hidden("logistic", (2, 2, 1), order="class"), "exact is order 'neuron' or 'neuron-rev"),
+        (Hidden("logistic", (11, 1, 1)), "sign jumps, so on real-valued inputs no expansion"),
+        (Hidden("logistic", (11, 1, 1)), "use at most 10 of them, or an energy that needs no"),
+        (
+            Hidden("logistic", (11, 40, 10), activation="relu", hidden_scale=9.0),
+            "128 frequencies of relu of pre-activations up to",
+        ),
+    ],
+)
+def test_what_does_not_separate_says_why(case: Hidden, reason: str):
+    hamiltonian = case.compile()
+    assert isinstance(hamiltonian.terms, NoTerms)
+    assert reason in hamiltonian.terms.reason
+    with refuses(f"there is no exact energy: no product terms ({hamiltonian.terms.reason})"):
+        Exact().prepare(hamiltonian, Brickwork(1), batch_size=2)
+
+
+def test_refusals():
+    with refuses("integer multiples of data.step, got step=None; quantise or binarise"):
+        Hidden("logistic", (2, 2, 1), expansion=Lattice()).compile()
+    with refuses("tolerance 0.0001 needs more than 512 frequencies for outputs up to"):
+        Hidden("hinge", (2, 2, 1), activation="tanh", tolerance=1e-4).compile()
+
+
+# ---------------------------------------------------------------- energies
+
+# (depth, case, whether neurons are independent)
+TELLING = [
+    (2, Hidden("logistic", (2, 2, 2), activation="tanh", order="neuron-reversed"), False),
+    (3, Hidden("pairwise-logistic", (2, 1, 3), 0.5, "relu", skip=True), False),
+    (4, Hidden("logistic", (3, 2, 1), 0.5, expansion=Lattice(), choices=(GATE,)), False),
+    (5, Hidden("squared", (2, 2, 2), 0.5, "hardtanh", order="neuron-reversed"), False),
+    (2, Hidden("sigmoid-squared", (2, 2, 1), choices=(ACTIVATION, GATE)), None),
+    (1, Hidden("pairwise-logistic", (3, 1, 3), 0.5, "relu", expansion=Lattice()), True),
+    (2, Hidden("logistic", (5, 2, 1), 0.5, expansion=Lattice(), idle=3, choices=(GATE,)), True),
+    (3, Hidden("squared", (7, 2, 1), 0.5, "relu", expansion=Lattice(), idle=6, bias=False), True),
+    (
+        4,
+        Hidden("logistic", (7, 2, 2), 0.5, order="neuron-reversed", expansion=Lattice(), idle=6),
+        True,
+    ),
+]
+SLOW = [
+    (1, Hidden("logistic", (2, 2, 2), activation="tanh"), False),
+    (1, Hidden("squared", (2, 2, 1), activation="sigmoid", skip=True), False),
+    (3, Hidden("logistic", (2, 2, 2), activation="tanh", order="neuron-reversed"), False),
+    (4, Hidden("pairwise-logistic", (2, 1, 3), 0.5, "relu", skip=True), False),
+    (4, Hidden("squared", (2, 2, 1), choices=(OWN_ACTIVATION,), order="neuron-reversed"), False),
+    (5, Hidden("logistic", (3, 2, 1), 0.5, expansion=Lattice()), False),
+    (5, Hidden("pairwise-logistic", (2, 1, 3), order="neuron-reversed", skip=True), False),
+    (4, Hidden("sigmoid-squared", (2, 2, 1), choices=(ACTIVATION, GATE)), None),
+    (3, Hidden("logistic", (2, 2, 1), choices=(SKIP, SCALE), activation="tanh"), None),
+    (2, Hidden("logistic", (3, 2, 1), activation="relu", expansion=FourierExtension()), False),
+    (1, Hidden("squared", (2, 2, 2), 0.5, "hardtanh", choices=(GATE,)), True),
+    (1, Hidden("logistic", (2, 3, 2), 0.5, "tanh", bias=False, expansion=Lattice()), True),
+    (2, Hidden("logistic", (5, 2, 2), 0.5, order="neuron-reversed", idle=3), True),
+    (3, Hidden("logistic", (7, 2, 1), 0.5, expansion=Lattice(), idle=6), True),
+    (4, Hidden("pairwise-logistic", (6, 2, 2), 0.5, expansion=Lattice(), idle=5), True),
+    (4, Hidden("logistic", (7, 2, 1), 0.5, idle=6, choices=(SCALE,), expansion=Lattice()), None),
+    (
+        4,
+        Hidden(
+            "sigmoid-squared",
+            (8, 2, 1),
+            activation="tanh",
+            expansion=FourierExtension(),
+            idle=6,
+            bias=False,
+        ),
+        True,
+    ),
+    (5, Hidden("logistic", (9, 2, 1), 0.5, expansion=Lattice(), idle=8, bias=False), True),
+]
+
+
+def oracle_energy(params: np.ndarray, diagonal: np.ndarray) -> float:
+    angles = np.zeros((*params.shape[:2], 2))
+    angles[..., : params.shape[2]] = params
+    return float(oracles.energy(oracles.brickwork_statevector(angles), diagonal))
+
+
+@pytest.mark.parametrize(
+    ("depth", "case", "separated"),
+    [*TELLING, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
+)
+def test_energy_and_gradient(depth: int, case: Hidden, separated: bool | None):
+    hamiltonian = case.compile()
+    diagonal = hamiltonian.diagonal()
+    circuit = Brickwork(depth, "ry" if depth == 5 else "ry-rz")
+    n_qubits = hamiltonian.n_qubits
+    params = circuit.init(jax.random.key(depth), n_qubits, how="uniform", dtype=jnp.float64)
+    energy = Exact().prepare(hamiltonian, circuit, batch_size=3, dtype=np.float64)
+    if separated is not None:
+        assert isinstance(hamiltonian.terms, HiddenTerms)
+        assert energy.separated == separated
+
+    # Five examples in batches of three: the second batch is padded.
+    function = jax.jit(jax.value_and_grad(lambda p, b: energy(p, b)))
+    parts = [function(params, batch) for _, batch in energy.batches(np.arange(5))]
+    assert len(parts) == 2
+    value = float(sum(value for value, _ in parts))
+    gradient = np.asarray(sum(gradient for _, gradient in parts))
+    assert value == pytest.approx(oracle_energy(params, diagonal), rel=0, abs=1e-10)
+    direction = np.random.default_rng(depth).normal(size=params.shape)
+    ahead, behind = (oracle_energy(params + s * direction, diagonal) for s in (1e-5, -1e-5))
+    slope = (ahead - behind) / 2e-5
+    assert np.sum(gradient * direction) == pytest.approx(slope, rel=0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Hidden("logistic", (2, 2, 1), 0.5),
+        pytest.param(
+            Hidden("logistic", (5, 2, 1), 0.5, expansion=Lattice(), idle=3), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_float32_and_every_example_by_itself(case: Hidden):
+    hamiltonian = case.compile()
+    circuit = Brickwork(2)
+    params = circuit.init(jax.random.key(1), hamiltonian.n_qubits, how="uniform")
+    energy = Exact().prepare(hamiltonian, circuit, batch_size=3, dtype=np.float32)
+    batch = energy.batch(np.array([4, 1]), np.array([0.3, 1.2]))
+    floats = [leaf.dtype for leaf in jax.tree.leaves(batch) if leaf.dtype.kind == "f"]
+    assert set(floats) == {np.dtype(np.float32)}
+    each = energy.value_function()(params, batch)
+    assert each.dtype == jnp.float32
+    assert each[2] == 0
+    for row, value in zip([4, 1], each[:2], strict=True):
+        alone = hamiltonian.subset(np.array([row])).diagonal()
+        assert value == pytest.approx(oracle_energy(params, alone), rel=0, abs=1e-5)
+
+
+# ---------------------------------------------------------------- full size
+
+
+@pytest.mark.slow
+def test_the_published_gaussian_task():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 10_000)
+    x = rng.normal(size=(10_000, 2)) + np.where(y[:, None] == 1, 1.0, -1.0) * [1.0, -0.5]
+    data = Dataset(x.astype(np.float32), y.astype(np.int32), 2, None, None, "gaussian")
+    network = Network(
+        (Dense(2, 4), Dense(4, 1)),
+        logit_scale=1.0,
+        choices=(activation_choice(["sigmoid", "relu"]),),
+    )
+    hamiltonian = compile_loss(network, data, SigmoidSquared())
+    assert hamiltonian.n_qubits == 18
+    diagonal = hamiltonian.diagonal()
+    bits = rng.integers(0, 2, (100, 18)).astype(np.uint8)
+    places = bits @ (2 ** np.arange(17, -1, -1))
+    errors = np.abs(diagonal[places] - hamiltonian.losses(bits))
+    assert errors.max() <= hamiltonian.spectral_error + 1e-6
+
+
+@pytest.mark.slow
+def test_mnist_against_samples():
+    data = binarise(load_mnist().train, 127)
+    network = Network((Dense(784, 64), Dense(64, 10)), logit_scale=0.2)
+    hamiltonian = compile_loss(network, data, Logistic())
+    assert hamiltonian.n_qubits == 50_890
+    circuit = Brickwork(1)
+    params = circuit.init(jax.random.key(3), 50_890, scale=0.4)
+    energy = Exact().prepare(hamiltonian, circuit, batch_size=4, dtype=np.float32)
+    assert energy.separated
+    rows = np.array([5, 100, 2000, 30_000])
+    each = np.asarray(energy.value_function()(params, energy.batch(rows)))
+    ones = np.sin(np.asarray(params)[0, :, 0] / 2) ** 2
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(20):
+        bits = (rng.random((100, 50_890)) < ones).astype(np.uint8)
+        logits = network.logits(bits, data.x[rows], step=data.step)
+        samples.append(Logistic().value(logits, data.y[rows]))
+    drawn = np.concatenate(samples)
+    deviation = drawn.std(0) / np.sqrt(len(drawn))
+    assert np.all(np.abs(each - drawn.mean(0)) < 4 * deviation)
