@@ -17,7 +17,7 @@ from hypercircuit.energy import Cumulant
 from hypercircuit.energy.cumulant import CumulantEnergy
 from hypercircuit.energy.exact import QuadraticEnergy
 from hypercircuit.energy.linear import linear_outputs
-from hypercircuit.hamiltonian import compile_loss
+from hypercircuit.hamiltonian import LOSSES, LossHamiltonian, NoTerms, compile_loss
 from hypercircuit.state import exact_mps
 from problems import Problem
 
@@ -144,6 +144,46 @@ def test_order_four_is_far_more_accurate_than_order_two(n_outputs: int):
         errors[order] = np.abs(energy.value_function()(product_angles(ones), batch) - expected)
     assert 1e-5 < errors[2].mean() < 5e-3
     assert errors[4].mean() < 0.1 * errors[2].mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "n_outputs", "order", "atol"),
+    [
+        ("pairwise-logistic", 3, 2, 5e-3),
+        ("zero-one", 1, 2, 1e-2),
+        ("zero-one", 3, 2, 1e-2),
+        pytest.param("zero-one", 1, 4, 2e-3, marks=pytest.mark.slow),
+        pytest.param("zero-one", 3, 4, 4e-3, marks=pytest.mark.slow),
+        pytest.param("pairwise-logistic", 3, 4, 1e-3, marks=pytest.mark.slow),
+        pytest.param("hinge", 3, 4, 1e-2, marks=pytest.mark.slow),
+        pytest.param("squared-hinge", 1, 2, 5e-2, marks=pytest.mark.slow),
+    ],
+)
+def test_losses_of_lattices_are_close_to_those_of_product_states(
+    name: str, n_outputs: int, order: int, atol: float
+):
+    """Ties of outputs, and outputs of exactly zero, are as frequent as they are."""
+    data, network = binary_problem(60, n_outputs, 6, 0.3, full=False)
+    ones = np.random.default_rng(1).beta(1.5, 1.0, (n_outputs, 60)) ** 0.8
+    ones = np.clip(ones - 0.1, 0, 1)
+    loss = LOSSES[name]()
+    hamiltonian = LossHamiltonian(network, data, loss, NoTerms("only cumulants are tested"))
+    expected = []
+    for x, y in zip(data.x, data.y, strict=True):
+        lit = x == 1
+        weights = [distribution(row[lit]) for row in ones]
+        values = 0.3 * (2.0 * np.arange(lit.sum() + 1) - lit.sum())
+        joint = functools.reduce(np.multiply.outer, weights).reshape(-1)
+        grid = np.stack(np.meshgrid(*[values] * n_outputs, indexing="ij"), axis=-1)
+        logits = grid.reshape(-1, 1, n_outputs)
+        oracle = oracles.LOSSES[name.replace("-", "_")]
+        expected.append(joint @ oracle(logits, np.array([y])))
+    kind = Cumulant(order, n_nodes=24)
+    energy = kind.prepare(hamiltonian, Brickwork(1), batch_size=len(data), dtype=np.float64)
+    batch = energy.batch(np.arange(len(data)))
+    found = energy.value_function()(product_angles(ones), batch)
+    assert np.ptp(expected) > 0.05
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 def test_errors_fall_as_one_and_two_powers_of_the_number_of_inputs():
