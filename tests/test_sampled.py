@@ -186,6 +186,18 @@ def test_forward_pass_in_jax_is_that_of_the_oracle():
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_ties_fall_as_those_of_the_oracle():
+    """Sums of tenths that are zero but for rounding: sign(0) is +1."""
+    network = Network((Dense(4, 3, bias=False), Dense(3, 2, bias=False)), order="class")
+    bits = np.random.default_rng(1).integers(0, 2, (64, network.n_qubits), np.uint8)
+    x = np.array([[3, 1, 2, 2], [1, 2, 3, 0], [7, 3, 4, 0]]) / 10
+    logits = jax.jit(lambda b, each: network.logits(b, each, step=0.1))
+    found = logits(jnp.asarray(bits), jnp.asarray(x, jnp.float32))
+    # Ten times as large, the inputs are whole and the signs the same.
+    expected = oracles.network_logits(bits, np.rint(10 * x), (4, 3, 2), bias=False, logit_scale=0.3)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- the estimate
 
 

@@ -49,7 +49,7 @@ def forward(
     per_unit = 1.0
     if step is not None:
         inverse = round(1 / step)
-        per_unit = inverse if abs(step * inverse - 1) < 1e-6 else 1 / step
+        per_unit = float(inverse) if abs(step * inverse - 1) < 1e-6 else 1 / step
         x = xp.rint(x * per_unit)
     z = _first(xp, parameters.layers[0], x, per_unit)
     hidden_scale = parameters.hidden_scale[:, None].astype(dtype)
