@@ -190,7 +190,7 @@ def _save(
     }
     write_atomically(folder / "restarts.npz", lambda file: np.savez_compressed(file, **arrays))
     histograms = {depth: loss_histogram(each.energies, minimum) for depth, each in found.items()}
-    unit = "nats" if hamiltonian.loss.name != "squared" else "squared logits"
+    unit = hamiltonian.loss.unit
     distance = config.restarts.success_distance
     plot_losses(histograms, folder / "losses.png", unit=unit, distance=distance)
     plot_pauli_weights(weights, folder / "spectrum.png")
