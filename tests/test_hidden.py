@@ -37,6 +37,7 @@ from hypercircuit.hamiltonian import (
     NoTerms,
     SigmoidSquared,
     compile_loss,
+    hidden,
 )
 from problems import ORACLE_NAMES
 
@@ -301,10 +302,6 @@ def test_subsets_keep_the_expansion():
         (Hidden("logistic", (2, 2, 1), order="class"), "exact is order 'neuron' or 'neuron-rev"),
         (Hidden("logistic", (11, 1, 1)), "sign jumps, so on real-valued inputs no expansion"),
         (Hidden("logistic", (11, 1, 1)), "use at most 10 of them, or an energy that needs no"),
-        (
-            Hidden("logistic", (11, 40, 10), activation="relu", hidden_scale=9.0),
-            "128 frequencies of relu of pre-activations up to",
-        ),
     ],
 )
 def test_what_does_not_separate_says_why(case: Hidden, reason: str):
@@ -313,6 +310,16 @@ def test_what_does_not_separate_says_why(case: Hidden, reason: str):
     assert reason in hamiltonian.terms.reason
     with refuses(f"there is no exact energy: no product terms ({hamiltonian.terms.reason})"):
         Exact().prepare(hamiltonian, Brickwork(1), batch_size=2)
+
+
+def test_useless_bounds_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hidden, "_USELESS", 1e-4)
+    monkeypatch.setattr(hidden, "MAX_HIDDEN_TERMS", 16)
+    terms = Hidden("logistic", (11, 1, 1), activation="relu", bias=False).compile().terms
+    assert isinstance(terms, NoTerms)
+    assert terms.reason.startswith("16 frequencies of relu of pre-activations up to 7.47 ")
+    assert "leave an error bound of 0.0" in terms.reason
+    assert "nats; quantise or binarise the inputs" in terms.reason
 
 
 def test_refusals():
