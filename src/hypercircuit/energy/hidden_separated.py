@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .._types import AnyArray
 from ..hamiltonian import CHUNK, HeadSum, HiddenTerms, LossHamiltonian
@@ -229,7 +229,10 @@ def separated_hidden(
         for number, group in enumerate(groups):
             of_group = levels[:, number, : len(group.neurons)]
             right = sites.right[layout.first_sites[group.neurons] + 2 + layout.stride]
-            own = _own_vectors(sites, layout, group, group.neurons, right[:, None, None])
+            after = jnp.broadcast_to(
+                right[:, None, None], (len(right), len(terms.heads), 1, right.shape[1])
+            )
+            own = _own_vectors(sites, layout, group, group.neurons, after)
             joint = jnp.einsum("nqtbx,qnepbx->nqept", of_group, own[..., 0, :][:, work.head])
             values = _complex("knpt,nqept->knqe", turns, joint)
             parts.append(values[:, :, group.neurons != last])
@@ -251,15 +254,16 @@ def separated_hidden(
 
 
 def _after_virtual_cell(mps: ExactMPS) -> ExactMPS:
-    """The state with one more cell in front, which holds only zeros; only the maps are of use."""
-    start = mps.left[0]
-    before = start / jnp.sum(start**2)
-    virtual = jnp.zeros_like(mps.maps[:1]).at[0, 0].set(jnp.outer(before, start))
+    """The state with one more cell in front, which holds only zeros."""
+    doubled, bond = mps.maps.shape[-1], mps.cells.shape[1]
+    map_ = jnp.zeros_like(mps.maps[:1]).at[0, 0].set(jnp.eye(doubled, dtype=mps.maps.dtype))
+    cell = jnp.zeros_like(mps.cells[:1]).at[0, :, 0, 0].set(jnp.eye(bond, dtype=mps.cells.dtype))
     return dataclasses.replace(
         mps,
-        maps=jnp.concatenate([virtual, mps.maps]),
-        left=jnp.concatenate([start[None], mps.left]),
-        right=jnp.concatenate([before[None], mps.right]),
+        cells=jnp.concatenate([cell, mps.cells]),
+        maps=jnp.concatenate([map_, mps.maps]),
+        left=jnp.concatenate([mps.left[:1], mps.left]),
+        right=jnp.concatenate([mps.right[:1], mps.right]),
         n_qubits=mps.n_qubits + 2,
     )
 
@@ -306,7 +310,7 @@ def _with_bias(head_sum: HeadSum, bias: np.ndarray, by_bias: jax.Array) -> jax.A
     return multiply_terms(head_sum, "z", turns, "nez", by_bias, "ne")
 
 
-def _product(head_sum: HeadSum, values: Float[Array, "terms n neurons each"]) -> jax.Array:
+def _product(head_sum: HeadSum, values: Complex[Array, "terms n neurons each"]) -> jax.Array:
     """The product over all neurons, pair by pair."""
     while values.shape[2] > 1:
         odd = values[:, :, :1] if values.shape[2] % 2 else values[:, :, :0]

@@ -50,6 +50,8 @@ from .terms import NoTerms, Terms
 
 #: More frequencies of a pre-activation than this are not tried.
 MAX_HIDDEN_TERMS = 128
+#: Nor are grids finer than this.
+_MAX_POINTS = 2**20
 #: A bound above this says nothing about a loss of order one.
 _USELESS = 1.0
 #: Bounds on the second derivatives of activations between their kinks, and where these are; no
@@ -218,12 +220,13 @@ def _extension(
     half = max(reach.half_range, 1e-3)
     n_hidden = network.layers[0].n_outputs
     kinked = any(name in _KINKS for name in neurons.names)
+    share = 0.5 * tolerance / n_heads
     n_terms, best = 8, None
     while True:
         for cutoff in (_KINKED_CUTOFF,) if kinked else _SMOOTH_CUTOFFS:
             basis = extension_levels(half, n_terms, cutoff=cutoff)
             error = n_heads * _extension_error(
-                basis, neurons, summands, total, half, n_hidden, reach
+                basis, neurons, summands, total, half, n_hidden, reach, share
             )
             if best is None or error < best[1]:
                 best = basis, error
@@ -241,41 +244,64 @@ def _extension_error(
     half: float,
     n_hidden: int,
     reach: Reach,
+    tolerance: float,
 ) -> float:
     """A bound on a head's error from the largest error of every neuron's factor.
 
     The factors' errors are measured on a grid that holds all kinks; between its points they grow
-    by no more than the second derivatives of the sums and of the functions allow.
+    by no more than the second derivatives of the sums and of the functions allow. Where the error
+    may be within the tolerance the grid is chosen fine enough to show it.
     """
-    n_points = 80 * len(basis.weights) + 1
-    kinks = [kink / neurons.scale for name in neurons.names for kink in _KINKS.get(name, ())]
-    grid = np.unique(np.concatenate([half * np.linspace(-1, 1, n_points), kinks]))
-    grid = grid[np.abs(grid) <= half]
-    between = (2 * half / (n_points - 1)) ** 2 / 8
     functions, factors = _distinct(summands)
     at_levels = neurons.activate(basis.points)[functions] * factors[:, None]
-    exact = total.factors(neurons.activate(grid)[functions] * factors[:, None])
-    fitted = total.factors(at_levels)
     # (terms, patterns, levels) -> (levels, terms * patterns)
-    real, imag = (part.reshape(-1, len(basis.points)).T for part in fitted)
-    real, imag = basis.weights @ real, basis.weights @ imag
-    phase = np.outer(grid, basis.spacing * np.arange(len(basis.weights)))
-    cos, sin = np.cos(phase), np.sin(phase)
-    difference = np.hypot(
-        cos @ real.real - sin @ real.imag - exact[0].reshape(-1, len(grid)).T,
-        cos @ imag.real - sin @ imag.imag - exact[1].reshape(-1, len(grid)).T,
+    real, imag = (
+        basis.weights @ part.reshape(-1, len(basis.points)).T for part in total.factors(at_levels)
     )
-    mu = basis.spacing * np.arange(len(basis.weights))[:, None]
-    of_sums = (mu**2 * (np.abs(real) + np.abs(imag))).sum(0)
-    own = _curvatures(neurons, total, functions, factors, np.abs(at_levels).max(1))
     shape = (total.n_terms, len(factors))
-    errors = ((difference.max(0) + between * of_sums).reshape(shape) + between * own).max(1)
+    mu = basis.spacing * np.arange(len(basis.weights))[:, None]
+    curvature = (mu**2 * (np.abs(real) + np.abs(imag))).sum(0).reshape(shape)
+    curvature += _curvatures(neurons, total, functions, factors, np.abs(at_levels).max(1))
+    kinks = [kink / neurons.scale for name in neurons.names for kink in _KINKS.get(name, ())]
+
+    def differences(n_points: int) -> np.ndarray:
+        grid = np.unique(np.concatenate([half * np.linspace(-1, 1, n_points), kinks]))
+        largest = np.zeros(shape)
+        for z in np.array_split(grid[np.abs(grid) <= half], -(-n_points // 4096)):
+            exact = total.factors(neurons.activate(z)[functions] * factors[:, None])
+            phase = np.outer(z, mu)
+            cos, sin = np.cos(phase), np.sin(phase)
+            found = np.hypot(
+                cos @ real.real - sin @ real.imag - exact[0].reshape(-1, len(z)).T,
+                cos @ imag.real - sin @ imag.imag - exact[1].reshape(-1, len(z)).T,
+            )
+            largest = np.maximum(largest, found.max(0).reshape(shape))
+        return largest
+
+    def bound(largest: np.ndarray, n_points: int) -> float:
+        between = (2 * half / (n_points - 1)) ** 2 / 8 if n_points else 0.0
+        errors = (largest + between * curvature).max(1)
+        return _head_error(total, errors, np.abs(at_levels).max(), n_hidden, reach.added)
+
+    n_points = 40 * len(basis.weights) + 1
+    largest = differences(n_points)
+    measured = bound(largest, 0)
+    if measured > 0.9 * tolerance:
+        return bound(largest, n_points)
+    while bound(largest, n_points) > measured + 0.1 * tolerance and n_points < _MAX_POINTS:
+        n_points *= 2
+    return bound(differences(n_points), n_points)
+
+
+def _head_error(
+    total: HeadSum, errors: np.ndarray, largest: float, n_hidden: int, added: float
+) -> float:
+    """The error of a head's loss when every neuron's factors have `errors`, term by term."""
     weight = np.abs(total.coefficients).max(1)
     if total.frequency is not None:
         return float(weight @ np.expm1(n_hidden * np.log1p(errors)))
-    largest = np.abs(at_levels).max() + errors[1]
     sizes = np.array([1, largest, largest**2 / 2])
-    wide = true = np.array([1, reach.added, reach.added**2 / 2])
+    wide = true = np.array([1, added, added**2 / 2])
     for _ in range(n_hidden):
         wide, true = _jet_product(wide, sizes + errors), _jet_product(true, sizes)
     return float(weight @ (wide - true))

@@ -265,7 +265,7 @@ def head_sum(
             integrand = PointwiseIntegrand(pointwise.pointwise, curvature, slope, n_heads)
             table = lattice_sum(integrand, reach.lowest, step, n_points, n_terms)
             return _turned(table, reach.lowest), table.error
-    cutoff = max((0.1 if small else 1e-3) * tolerance, 1e-14)
+    cutoff = max((0.1 / max(1.0, half) if small else 1e-3) * tolerance, 1e-14)
     n_terms = max(guess // 2, 4)
     while n_terms <= MAX_OUTPUT_TERMS:
         table = fit_extension(centred, half, n_terms, cutoff=cutoff)
@@ -273,7 +273,7 @@ def head_sum(
             table = fourier_extension(centred, half, n_terms, cutoff=cutoff, slack=0.1 * tolerance)
             if table.error <= tolerance:
                 return _turned(table, middle), table.error
-        n_terms = math.ceil(1.15 * n_terms) + 1
+        n_terms = math.ceil(1.3 * n_terms)
     raise ValueError(
         f"tolerance {tolerance} needs more than {MAX_OUTPUT_TERMS} frequencies for outputs up to "
         f"{half:.3g}; raise the tolerance, lower logit_scale, or quantise the inputs"
