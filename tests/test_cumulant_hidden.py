@@ -270,8 +270,9 @@ def test_error_falls_with_the_number_of_inputs():
             0.02,
             marks=pytest.mark.slow,
         ),
+        # Outputs of two neurons are far from normal, which a loss with a jump shows most.
         pytest.param(
-            1, Hidden((3, 2, 3), "zero-one", activation="tanh"), 0.08, marks=pytest.mark.slow
+            1, Hidden((3, 2, 3), "zero-one", activation="tanh"), 0.12, marks=pytest.mark.slow
         ),
     ],
 )

@@ -32,10 +32,14 @@ from .sectors import SectorEnergy
 
 @dataclasses.dataclass(frozen=True)
 class Cumulant:
-    """An approximate energy at the speed of matrix products; squared errors stay exact.
+    """An approximate energy at the speed of matrix products, for every loss and any network.
 
-    Its error is measured, not bounded: the training loop compares it with the exact energy on a
-    fixed subset at every evaluation.
+    Squared errors of linear networks stay exact. Elsewhere the error is measured, not bounded: the
+    training loop compares it with the exact energy on a fixed subset at every evaluation, where
+    there is one. Softmax and the zero-one loss of several outputs have none on a hidden layer.
+
+    With hidden layers neurons are taken as independent; see
+    `hypercircuit.energy.cumulant_hidden`. Global choices are evaluated setting by setting.
 
     **Arguments:**
 
@@ -43,7 +47,8 @@ class Cumulant:
     - `n_nodes`: Gauss-Hermite nodes per logit.
     - `n_steps`: nodes of the softmax integral.
 
-    **Raises:** `ValueError` for another order or fewer than 4 nodes or steps.
+    **Raises:** `ValueError` for another order or fewer than 4 nodes or steps; `prepare` for order
+    4 on layers that are not in order "neuron", and for more than 256 settings of global choices.
     """
 
     order: int = 2

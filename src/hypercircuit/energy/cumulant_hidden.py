@@ -4,10 +4,11 @@
 
 The cumulants of the first layer's pre-activations are exact. Then every z_h stands for a (nearly)
 Gaussian variable, whose activation has moments in closed form (`gaussian`), and a sign neuron is
-cut halfway between two points of the lattice on which z_h lies (`lattice`). Approximate is further
-that neurons are taken as independent of one another, although they share their inputs' bits at
-block boundaries only: bits of different neurons that are correlated across a boundary count as
-independent. Within a neuron (order "neuron") the choices and outgoing weights are correlated with
+cut halfway between two points of the lattice on which z_h lies (`lattice`). Neurons, and outputs'
+biases, are taken as independent of one another, although a circuit correlates the few bits on
+either side of a block's end.
+
+Within a neuron (order "neuron") the choices and outgoing weights are correlated with
 the pre-activation through the last few weights, to first order by Stein's identity:
 
     E[y a(z)] = E[y] E[a] + Cov(y, z) E[a'(z)],    y = (choice's projector) v_c, .. v_c v_d
