@@ -74,12 +74,22 @@ SETTINGS = {
         },
     },
     "ours-depth-4": {
-        "linear": {"depth": 4, "learning_rate": 0.1, "batch_size": 100},
-        "hidden": {"depth": 4, "learning_rate": 0.1, "batch_size": 100},
+        "linear": {
+            "depth": 4,
+            "rotations": "ry-rz",
+            "learning_rate": 0.1,
+            "batch_size": 100,
+        },
+        "hidden": {"depth": 4, "rotations": "ry", "learning_rate": 0.05, "batch_size": 250},
     },
     "ours-depth-1": {
-        "linear": {"depth": 1, "learning_rate": 0.3, "batch_size": 100},
-        "hidden": {"depth": 1, "learning_rate": 0.3, "batch_size": 100},
+        "linear": {
+            "depth": 1,
+            "rotations": "ry-rz",
+            "learning_rate": 0.3,
+            "batch_size": 100,
+        },
+        "hidden": {"depth": 1, "rotations": "ry", "learning_rate": 0.05, "batch_size": 250},
     },
 }
 
@@ -422,7 +432,7 @@ def hypercircuit_training(problem, seconds, seed, settings):
 
     begun = time.perf_counter()
     network, loss, to_tables = hypercircuit_network(problem)
-    circuit = hypercircuit.Brickwork(settings["depth"])
+    circuit = hypercircuit.Brickwork(settings["depth"], settings["rotations"])
     splits = problem.splits
     hamiltonian = hypercircuit.compile_loss(network, splits.train, loss)
 
