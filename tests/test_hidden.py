@@ -343,7 +343,7 @@ TELLING = [
     (3, Hidden("squared", (7, 2, 1), 0.5, "relu", expansion=Lattice(), idle=6, bias=False), True),
     (
         4,
-        Hidden("logistic", (7, 2, 2), 0.5, order="neuron-reversed", expansion=Lattice(), idle=6),
+        Hidden("logistic", (7, 2, 1), 0.5, order="neuron-reversed", bias=False, idle=6),
         True,
     ),
 ]
@@ -479,7 +479,7 @@ def test_mnist_against_samples():
     samples = []
     for _ in range(20):
         bits = (rng.random((100, 50_890)) < ones).astype(np.uint8)
-        logits = network.logits(bits, data.x[rows], step=data.step)
+        logits = network.logits(bits, data.x[rows])
         samples.append(Logistic().value(logits, data.y[rows]))
     drawn = np.concatenate(samples)
     deviation = drawn.std(0) / np.sqrt(len(drawn))
