@@ -325,7 +325,7 @@ def test_useless_bounds_are_refused(monkeypatch: pytest.MonkeyPatch):
 def test_refusals():
     with refuses("integer multiples of data.step, got step=None; quantise or binarise"):
         Hidden("logistic", (2, 2, 1), expansion=Lattice()).compile()
-    with refuses("tolerance 0.0001 needs more than 512 frequencies for outputs up to"):
+    with refuses("tolerance 0.0001 needs more than 768 frequencies for outputs up to"):
         Hidden("hinge", (2, 2, 1), activation="tanh", tolerance=1e-4).compile()
 
 

@@ -23,7 +23,7 @@ from .losses import Logistic, Loss, OutputLoss, SquaredError, ZeroOne
 from .spectral import FourierSum, PointwiseIntegrand, fit_extension, fourier_extension, lattice_sum
 
 #: More frequencies of a head than this are not tried.
-MAX_OUTPUT_TERMS = 512
+MAX_OUTPUT_TERMS = 768
 
 
 class DoesNotCompile(Exception):

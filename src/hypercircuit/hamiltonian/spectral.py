@@ -235,6 +235,8 @@ def fourier_extension(
     best = fit_extension(integrand, half_range, n_terms, cutoff=cutoff)
     if slack is None:
         slack = max(0.1 * best.error, 1e-14)
+    # A loss that adds up over outputs adds up the slack as well.
+    slack /= integrand.loss_error(1.0, np.zeros(1))
     # What the error can grow by between two grid points: from its second derivative, or its
     # first one where a kink leaves no other bound.
     order, exact = (2, integrand.curvatures) if integrand.curvatures else (1, integrand.slopes)
