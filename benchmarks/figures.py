@@ -35,6 +35,9 @@ from reporting import Column
 
 LOGIT_SCALE = 0.3
 BATCH_SIZE = 100
+N_HIDDEN_IMAGES = 32
+THRESHOLD = 127
+"""Raw pixels above it are 1 in the hidden network's inputs, all others 0."""
 TOLERANCE = 1e-3
 """Spectral error that is asked for, in nats."""
 ERROR_LEVELS = 16
@@ -302,6 +305,25 @@ def cumulant_step(repeats, *, order, depth):
     return [step_row(hamiltonian, hypercircuit.Cumulant(order), depth, repeats)]
 
 
+def hidden_step(repeats, *, kind_name, depth):
+    """Value and gradient of a batch of full-MNIST images on 784-64-10, sign: 50,890 qubits."""
+    import hypercircuit
+
+    kinds = {
+        "exact": (hypercircuit.Exact(), N_HIDDEN_IMAGES),
+        "cumulant": (hypercircuit.Cumulant(2), BATCH_SIZE),
+        "sampled": (hypercircuit.Sampled(), BATCH_SIZE),
+    }
+    kind, n_images = kinds[kind_name]
+    data = hypercircuit.binarise(hypercircuit.load_mnist().train, THRESHOLD).take(
+        np.arange(n_images)
+    )
+    layers = (hypercircuit.Dense(784, 64), hypercircuit.Dense(64, 10))
+    network = hypercircuit.Network(layers, logit_scale=0.2)
+    hamiltonian = hypercircuit.compile_loss(network, data, hypercircuit.Logistic())
+    return [step_row(hamiltonian, kind, depth, repeats)]
+
+
 def train_angles(circuit):
     """Train the angles with the cumulant energy of order two for ``TRAINING_STEPS`` steps.
 
@@ -424,6 +446,9 @@ def _problems() -> dict[str, Problem]:
         for order in (2, 4):
             measure = functools.partial(cumulant_step, order=order, depth=depth)
             found[f"cumulant-step-order-{order}-{suffix}"] = Problem("cumulant-step", measure)
+        for kind in ("exact", "cumulant", "sampled"):
+            measure = functools.partial(hidden_step, kind_name=kind, depth=depth)
+            found[f"hidden-{kind}-{suffix}"] = Problem("hidden", measure)
         measure = functools.partial(cumulant_error, depth=depth)
         found[f"cumulant-error-{suffix}"] = Problem("cumulant-error", measure, double=True)
         measure = functools.partial(precision, depth=depth)
@@ -510,6 +535,19 @@ GROUPS = {
             _DEPTH,
             Column("energy", "energy_kind"),
             Column("step (ms)", "seconds_per_step", "{:.1f}", 1e3),
+            _PLAN,
+            _COMPILE,
+            _MEMORY,
+        ),
+    ),
+    "hidden": Group(
+        "Energy and gradient of 784-64-10 with sign activations, one-vs-rest logistic loss",
+        (
+            _QUBITS,
+            _DEPTH,
+            Column("energy", "energy_kind"),
+            Column("images", "n_examples"),
+            Column("step (s)", "seconds_per_step", "{:.2f}"),
             _PLAN,
             _COMPILE,
             _MEMORY,
