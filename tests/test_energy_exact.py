@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 
 import oracles
-from hypercircuit.bnn import Dense, Network
+from hypercircuit.bnn import (
+    PUBLISHED_ENCODINGS,
+    Dense,
+    Network,
+    encoding_choice,
+    scale_choice,
+)
 from hypercircuit.circuit import Brickwork
 from hypercircuit.data import Dataset
-from hypercircuit.energy import Exact, PreparedEnergy
+from hypercircuit.energy import Cumulant, Exact, PreparedEnergy, Statevector
 from hypercircuit.energy.chain import window_maps
 from hypercircuit.energy.linear import linear_outputs
 from hypercircuit.energy.plan import (
@@ -31,6 +37,7 @@ from hypercircuit.hamiltonian import (
     CHUNK,
     FourierExtension,
     FourierTerms,
+    Logistic,
     LossHamiltonian,
     Softmax,
     compile_loss,
@@ -525,3 +532,35 @@ def test_frequency_chunks_list_every_frequency_once():
         assert chunk[mine][order].tolist() == list(range(len(table.coefficients) // CHUNK))
         expected = table.spacing * np.arange(len(table.coefficients))
         np.testing.assert_allclose(frequency[mine][order].reshape(-1), expected, rtol=1e-14)
+
+
+# ---------------------------------------------------------------- choices that are decided
+
+
+@pytest.mark.parametrize("kind", [Exact(), Cumulant()], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    ("depth", "angle"),
+    [
+        (1, 0.0),
+        (2, 1e-10),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1, 1e-3), (4, 0))),
+    ],
+)
+def test_decided_choices_stay_finite(kind, depth: int, angle: float):
+    """Choice qubits that are all but certain: other settings have no state left, in float32."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-1, 1, (5, 3)).astype(np.float32)
+    data = Dataset(x, np.array([0, 1, 1, 0, 1], np.int32), 2, None, None, "test")
+    choices = (encoding_choice(PUBLISHED_ENCODINGS), scale_choice([0.2, 0.9]))
+    hamiltonian = compile_loss(Network((Dense(3, 1),), choices=choices), data, Logistic())
+    circuit = Brickwork(depth)
+    params = circuit.init(jax.random.key(2), hamiltonian.n_qubits, dtype=np.float32)
+    params = params.at[:, :3].set(angle)
+    found = []
+    for each in (kind, Statevector()):
+        prepared = each.prepare(hamiltonian, circuit, batch_size=5)
+        batch = prepared.batch(np.arange(5))
+        found.append(jax.jit(jax.value_and_grad(prepared))(params, batch))
+    tolerance = 2e-3 if isinstance(kind, Exact) else 5e-2
+    for value, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=0, atol=tolerance)

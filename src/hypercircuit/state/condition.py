@@ -20,13 +20,17 @@ from jaxtyping import Array, Float
 
 from .exact import ExactMPS
 
-_FLOOR = 1e-12
+#: Outcomes less likely than rounding leave no state.
+_FLOOR = {"float32": 1e-6, "float64": 1e-13}
 
 
 def condition(
     mps: ExactMPS, sites: Sequence[int], bits: Sequence[int]
 ) -> tuple[Float[Array, ""], ExactMPS]:
     """The probability of an outcome and the state it leaves, on the same chain.
+
+    An outcome that is impossible up to rounding leaves the state as it was, so that what is
+    computed from it stays finite; its weight is its probability.
 
     **Arguments:**
 
@@ -58,25 +62,34 @@ def condition(
         left = [mps.left[0]]
         for cell in range(stop):
             left.append(left[-1] @ maps[cell].sum(0))
-        probability = jnp.maximum(left[cells.stop] @ mps.right[cells.stop], _FLOOR)
-        end, changed_left = 0, jnp.stack([left[0], *(each / probability for each in left[1:])])
-        new_left = jnp.concatenate([changed_left, mps.left[stop + 1 :]])
-        maps = maps.at[0].divide(probability)
-        new_right = _right(maps, mps.right, range(cells.stop))
+        probability = left[cells.stop] @ mps.right[cells.stop]
     else:
         start = max(0, cells.start - 2 * mps.reach)
         right = [mps.right[-1]]
         for cell in range(n_cells - 1, start - 1, -1):
             right.append(maps[cell].sum(0) @ right[-1])
         right = right[::-1]
-        probability = jnp.maximum(mps.left[cells.start] @ right[cells.start - start], _FLOOR)
-        changed_right = jnp.stack([*(each / probability for each in right[:-1]), right[-1]])
-        new_right = jnp.concatenate([mps.right[:start], changed_right])
-        end, maps = n_cells - 1, maps.at[n_cells - 1].divide(probability)
+        probability = mps.left[cells.start] @ right[cells.start - start]
+    possible = probability > _FLOOR[maps.dtype.name]
+    # Never divide by what may be zero, in the branch that is not taken either.
+    divisor = jnp.where(possible, probability, 1)
+    if first == 0:
+        changed = jnp.stack([left[0], *(each / divisor for each in left[1:])])
+        new_left = jnp.concatenate([changed, mps.left[stop + 1 :]])
+        maps, end = maps.at[0].divide(divisor), 0
+        new_right = _right(maps, mps.right, range(cells.stop))
+    else:
+        changed = jnp.stack([*(each / divisor for each in right[:-1]), right[-1]])
+        new_right = jnp.concatenate([mps.right[:start], changed])
+        maps, end = maps.at[n_cells - 1].divide(divisor), n_cells - 1
         new_left = _left(maps, mps.left, range(cells.start, n_cells))
-    tensors = tensors.at[end].divide(jnp.sqrt(probability).astype(tensors.dtype))
-    return probability, dataclasses.replace(
-        mps, cells=tensors, maps=maps, left=new_left, right=new_right
+    tensors = tensors.at[end].divide(jnp.sqrt(divisor).astype(tensors.dtype))
+    return jnp.maximum(probability, 0), dataclasses.replace(
+        mps,
+        cells=jnp.where(possible, tensors, mps.cells),
+        maps=jnp.where(possible, maps, mps.maps),
+        left=jnp.where(possible, new_left, mps.left),
+        right=jnp.where(possible, new_right, mps.right),
     )
 
 
