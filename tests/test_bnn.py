@@ -221,8 +221,20 @@ def test_choices_refuse(build, message: str):
             scale_choice([0.1, 1.0]),
         ),
         (
-            {"name": "both", "options": [{"activation": "relu", "logit_scale": 1}] * 2},
-            Choice("both", (Option(activation="relu", logit_scale=1.0),) * 2),
+            {
+                "name": "both",
+                "options": [
+                    {"activation": "relu", "logit_scale": 1},
+                    {"activation": "sign", "logit_scale": 0.3},
+                ],
+            },
+            Choice(
+                "both",
+                (
+                    Option(activation="relu", logit_scale=1.0),
+                    Option(activation="sign", logit_scale=0.3),
+                ),
+            ),
         ),
     ],
 )
@@ -237,9 +249,14 @@ def test_choices_from_plain_values(values: dict, choice: Choice):
         ({"set": "activate", "options": [1, 2]}, "got 'activate'; did you mean 'activation'?"),
         ({"set": "activation"}, "options must be a list of two or more options, got None"),
         ({"options": ["relu", "sign"]}, "an option must be a table such as"),
-        ({"options": [{"gain": 1}] * 2}, "an option cannot set 'gain'"),
+        ({"options": [{"gain": 1}, {"gain": 2}]}, "an option cannot set 'gain'"),
         ({"set": "encoding", "options": [[1], [2]]}, "an encoding must be a pair such as [-1, 1]"),
         ({"set": "gate", "options": [0, 1]}, "gate must be true or false, got 0"),
+        ({"set": "logit_scale", "options": [[1], [2]]}, "logit_scale takes numbers, got [1]"),
+        ({"set": "encoding", "options": [["a", 1], [0, 1]]}, "encoding takes numbers, got 'a'"),
+        ({"set": "activation", "options": ["sign", "sign"]}, "options must differ from one ano"),
+        ({"set": "gate", "layer": 1.7}, "layer must be an integer, got 1.7"),
+        ({"set": "gate", "scope": ["a"]}, "scope must be one of network, layer, neuron, got ['a"),
     ],
 )
 def test_choices_from_plain_values_refuse(values: dict, message: str):

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "hypercircuit: interrupted; the same command continues with the same command",
+            "hypercircuit: interrupted; the same command continues",
             file=sys.stderr,
         )
         return INTERRUPTED

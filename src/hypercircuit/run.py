@@ -94,6 +94,7 @@ def train_run(
         steps=config.train.steps,
         clip_norm=config.optimiser.clip_norm,
     )
+    penalty = _penalty(config)
     begun = time.perf_counter()
     with StopSignals() as stop:
         problem = build_problem(config)
@@ -109,7 +110,7 @@ def train_run(
         if stop.requested is not None:
             result = _interrupted(stop, "before training")
         else:
-            trained = _train(config, problem, hamiltonian, kind, optimiser, folder, report)
+            trained = _train(config, problem, hamiltonian, kind, optimiser, penalty, folder, report)
             result = _training_result(problem, hamiltonian, kind, trained, config.train.seed)
             if trained.status == "finished":
                 result |= _decode_run(config, problem, hamiltonian, trained, folder, report, stop)
@@ -142,9 +143,7 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
     """
     settings = config.energy
     if settings.kind == "auto":
-        kind, why = choose_energy(hamiltonian)
-        report(f"energy {why}")
-        return kind
+        return _chosen_energy(hamiltonian, settings.samples, report)
     if settings.kind == "statevector":
         check_statevector(hamiltonian.n_qubits)
     kinds: dict[str, EnergyKind] = {
@@ -156,9 +155,22 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
     if isinstance(hamiltonian.terms, NoTerms) and settings.kind in ("exact", "statevector"):
         raise ConfigError(
             f"energy.kind={settings.kind!r} is not possible: {hamiltonian.terms.reason}; "
-            "set energy.kind='sampled'"
+            "set energy.kind='sampled', or 'cumulant', an approximation"
+        )
+    if isinstance(hamiltonian.terms, NoTerms) and settings.kind == "cumulant":
+        report(
+            f"energy {kinds['cumulant'].name}, an approximation, as configured: there is no exact "
+            f"one ({hamiltonian.terms.reason}); its error is measured against samples"
         )
     return kinds[settings.kind]
+
+
+def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
+    """`energy.kind = "auto"`: what is possible, and the sentence that says why."""
+    unseparable = isinstance(hamiltonian.terms, NoTerms)
+    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if unseparable else None)
+    report(f"energy {why}")
+    return kind
 
 
 def _train(
@@ -167,6 +179,7 @@ def _train(
     hamiltonian: LossHamiltonian,
     kind: EnergyKind,
     optimiser: optax.GradientTransformation,
+    penalty: KLPenalty | None,
     folder: Path,
     report: Report,
 ) -> TrainResult:
@@ -188,7 +201,7 @@ def _train(
         circuit,
         energy=kind,
         optimiser=optimiser,
-        penalty=_penalty(config),
+        penalty=penalty,
         schedule=Schedule(
             steps=settings.steps,
             batch_size=settings.batch_size,
@@ -328,9 +341,12 @@ def _final_energy(
     begun = time.perf_counter()
     error = None
     if isinstance(hamiltonian.terms, NoTerms):
-        report(f"now the energy of {n_examples} examples, from {config.decode.samples} samples")
+        report(
+            f"now the energy of {n_examples} examples, from {config.decode.energy_samples} samples"
+        )
         key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
-        estimate = sampled_energy(hamiltonian, circuit, params, key, config.decode.samples)
+        n_samples = config.decode.energy_samples
+        estimate = sampled_energy(hamiltonian, circuit, params, key, n_samples)
         energy: float | None = float(estimate.value)
         error = float(estimate.standard_error)
     elif config.energy.kind == "statevector":

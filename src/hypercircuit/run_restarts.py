@@ -61,6 +61,7 @@ def restarts_run(
             return result
     elif (folder / "checkpoints").exists():
         raise ConfigError(f"{folder} belongs to a training run; choose another --out")
+    _refuse_unused(config)
     problem = build_problem(config)
     check_statevector(problem.network.n_qubits)
     dtype = check_precision(np.dtype(config.train.precision))
@@ -154,6 +155,28 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['median_energy']:>16.6f}{row['median_iterations']:>12.0f}{row['seconds']:>9.1f}"
         )
     return "\n".join(lines)
+
+
+def _refuse_unused(config: Config) -> None:
+    """Settings that restarts do not use, and the energy they always use."""
+    if config.energy.kind != "statevector":
+        raise ConfigError(
+            f"restarts minimise the statevector energy, got energy.kind={config.energy.kind!r}; "
+            "set energy.kind='statevector' and train.batch_size=0"
+        )
+    default = Config().to_dict()
+    found = config.to_dict()
+    for section, key, instead in (
+        ("circuit", "depth", "restarts.depths"),
+        ("circuit", "init_scale", "circuit.init='uniform', the published start"),
+        *(("objective", key, "hypercircuit train") for key in found["objective"]),
+        *(("optimiser", key, "hypercircuit train") for key in found["optimiser"]),
+    ):
+        if found[section][key] != default[section][key]:
+            raise ConfigError(
+                f"{section}.{key} is not used by restarts, got {found[section][key]!r}; leave it "
+                f"out, and see {instead}"
+            )
 
 
 def _row(depth: int, done: RestartResult, minimum: float, distance: float) -> dict[str, Any]:

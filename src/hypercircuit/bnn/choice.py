@@ -77,7 +77,7 @@ class Option:
                 words.append(f"{name} {'on' if value else 'off'}")
             elif isinstance(value, Encoding):
                 words.append(f"{{{value.low:g}, {value.high:g}}}")
-            elif isinstance(value, float):
+            elif isinstance(value, (int, float)):
                 words.append(f"{name} {value:g}")
             else:
                 words.append(str(value))
@@ -199,9 +199,16 @@ def choice_from_dict(values: Mapping[str, Any]) -> Choice:
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         raise ValueError(f"options must be a list of two or more options, got {listed!r}")
     options = tuple(_option({setting: each} if setting is not None else each) for each in listed)
+    if len(set(options)) < len(options):
+        raise ValueError(f"options must differ from one another, got {listed!r}")
     scope = values.get("scope", "neuron" if setting == "gate" else "network")
+    layer = values.get("layer", 0)
+    if not isinstance(scope, str):
+        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+    if not isinstance(layer, int) or isinstance(layer, bool):
+        raise ValueError(f"layer must be an integer, got {layer!r}")
     name = values.get("name", setting or "architecture")
-    return Choice(str(name), options, scope, int(values.get("layer", 0)))
+    return Choice(str(name), options, scope, layer)
 
 
 def _option(values: Any) -> Option:
@@ -217,11 +224,11 @@ def _option(values: Any) -> Option:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ValueError(f"an option cannot set {key!r}; did you mean {near!r}?")
         if key == "encoding":
-            if not isinstance(value, Sequence) or len(value) != 2:
+            if not isinstance(value, Sequence) or len(value) != 2 or isinstance(value, str):
                 raise ValueError(f"an encoding must be a pair such as [-1, 1], got {value!r}")
-            converted[key] = Encoding(float(value[0]), float(value[1]))
+            converted[key] = Encoding(_number(key, value[0]), _number(key, value[1]))
         elif key in ("logit_scale", "hidden_scale"):
-            converted[key] = float(value)
+            converted[key] = _number(key, value)
         elif key in ("gate", "skip"):
             if not isinstance(value, bool):
                 raise ValueError(f"{key} must be true or false, got {value!r}")
@@ -229,6 +236,12 @@ def _option(values: Any) -> Option:
         else:
             converted[key] = str(value)
     return Option(**converted)
+
+
+def _number(key: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(f"{key} takes numbers, got {value!r}")
+    return float(value)
 
 
 #: The four encodings among which the published experiments choose (arXiv:2301.08292).

@@ -71,7 +71,8 @@ class Network:
     - `logit_scale`: positive factor on the outputs (logits in nats when the loss is a
       cross-entropy).
     - `hidden_scale`: positive factor on the hidden pre-activations.
-    - `skip`: a further layer of weights from the inputs straight to the outputs.
+    - `skip`: a further layer of weights from the inputs straight to the outputs, in the last
+      layer's encoding.
     - `choices`: architecture choices, each with qubits of its own.
     - `order`: the register's order, see [`hypercircuit.Register`][]; `"auto"` is `"neuron"` with
       one hidden layer and `"class"` otherwise.

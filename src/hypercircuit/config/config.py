@@ -59,6 +59,11 @@ class Config:
                 f"train.batch_size={self.train.batch_size}; set train.batch_size=0, or "
                 "energy.kind='exact'"
             )
+        if self.energy.kind not in ("sampled", "auto") and self.energy.samples != 32:
+            raise ConfigError(
+                "energy.samples is used only with energy.kind='sampled' or 'auto', got "
+                f"energy.samples={self.energy.samples} and energy.kind={self.energy.kind!r}"
+            )
         if self.objective.beta == 0:
             for name in ("prior", "samples", "schedule", "schedule_options"):
                 value = getattr(self.objective, name)
@@ -253,7 +258,6 @@ def _check_unused(config: Config) -> None:
         ("data.columns", "data.downsample", "pick"),
         ("circuit.init_scale", "circuit.init", "near-uniform"),
         ("energy.order", "energy.kind", "cumulant"),
-        ("energy.samples", "energy.kind", "sampled"),
     ):
         section, name = key.split(".")
         value, setting = _get(config, key), _get(config, condition)

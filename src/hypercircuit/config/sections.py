@@ -162,8 +162,8 @@ class LossConfig(Section):
         kind: "softmax" cross-entropy, "logistic" (one output, or one class against the rest),
             "pairwise-logistic", "squared" error, "sigmoid-squared" error, "hinge",
             "squared-hinge", or "zero-one", the classification error itself.
-        tolerance: largest error of the spectral expansion over the reachable range,
-            in nats per example (squared error: its own unit), above 0.
+        tolerance: largest error of the spectral expansion over the reachable range, in the
+            loss's unit per example, above 0.
     """
 
     section: ClassVar[str] = "loss"
@@ -195,7 +195,7 @@ class CircuitConfig(Section):
 
 @dataclass(frozen=True)
 class EnergyConfig(Section):
-    """The estimator of the energy during training; the final energy is always exact.
+    """The estimator of the energy during training; the final energy is exact where there is one.
 
     Attributes:
         kind: "cumulant"; "exact"; "sampled", for any network; "statevector": exact from all 2^N
@@ -291,14 +291,15 @@ class DecodeConfig(Section):
     Attributes:
         samples: networks drawn, at least 1.
         beam: width of the search for the most likely network, at least 1.
-        final_examples: training examples of the final exact energy; 0 is all of
-            the training split.
+        final_examples: training examples of the final energy; 0 is all of the training split.
+        energy_samples: networks drawn for a final energy that has no exact value, at least 2.
     """
 
     section: ClassVar[str] = "decode"
     samples: int = setting(100, at_least(1))
     beam: int = setting(16, at_least(1))
     final_examples: int = setting(0, at_least(0, "0 uses the whole training split"))
+    energy_samples: int = setting(256, at_least(2))
 
 
 @dataclass(frozen=True)

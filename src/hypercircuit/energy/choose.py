@@ -27,7 +27,7 @@ def choose_energy(
         instead = "" if preferred is None else f" (in place of {preferred.name})"
         return Sampled(), f"{Sampled().name}{instead}: {terms.reason}"
     if preferred is not None:
-        return preferred, f"{preferred.name}: as preferred; the loss separates: {terms.describe()}"
+        return preferred, f"{preferred.name}: as preferred; the loss separates"
     if isinstance(terms, QuadraticTerms):
         return Exact(), f"{Exact().name}: first and second moments are all a squared error takes"
-    return Exact(), f"{Exact().name}: the loss separates: {terms.describe()}"
+    return Exact(), f"{Exact().name}: the loss separates"

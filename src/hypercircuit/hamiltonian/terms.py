@@ -135,8 +135,10 @@ class SectorTerms(Terms):
         )
 
     def describe(self) -> str:
-        kinds = dict.fromkeys(each.hamiltonian.terms.describe() for each in self.sectors)
-        return f"{len(self.sectors)} settings of the choices, {'; '.join(kinds)}"
+        kinds = list(dict.fromkeys(each.hamiltonian.terms.describe() for each in self.sectors))
+        shown = "; ".join(kinds[:2])
+        more = f"; and {len(kinds) - 2} more" if len(kinds) > 2 else ""
+        return f"{len(self.sectors)} settings of the choices, {shown}{more}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

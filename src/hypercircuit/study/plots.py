@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from ..train import History
 from .success import LossHistogram
 
+#: Units whose weights are drawn.
+_MOST_UNITS = 20
 _ENERGY, _EXACT, _ACCURACY = "#1f5fa8", "#d1495b", "#2a7f62"
 
 
@@ -48,12 +50,13 @@ def plot_training(
             label="exact, check examples",
         )
     if "energy" in final:
+        kind = "exact" if final.get("energy_standard_error") is None else "sampled"
         left.axhline(
             final["energy"],
             color=_EXACT,
             lw=1,
             ls="--",
-            label=f"exact, final, {final['energy_examples']:.0f} examples",
+            label=f"{kind}, final, {final['energy_examples']:.0f} examples",
         )
     left.set(xlabel="step", ylabel=f"energy ({unit} per example)", title="Energy")
     if len(energies) and energies.min() > 0:
@@ -90,29 +93,36 @@ def plot_training(
 
 
 def plot_weights(
-    weights: Float[np.ndarray, "n_outputs n_inputs"],
-    magnetisation: Float[np.ndarray, "n_outputs n_inputs"],
+    weights: Float[np.ndarray, "units n_inputs"],
+    magnetisation: Float[np.ndarray, "units n_inputs"],
     image_shape: tuple[int, int],
     path: str | os.PathLike[str],
 ) -> None:
-    """Each output's weights as an image, above the marginals <Z> of their qubits."""
-    n_outputs = len(weights)
-    figure = Figure(figsize=(max(4.0, 1.1 * n_outputs), 3.0), layout="constrained")
-    rows = figure.subplots(2, n_outputs, squeeze=False)
+    """The first layer's weights, unit by unit, above the marginals <Z> of their qubits."""
+    shown = min(len(weights), _MOST_UNITS)
+    columns = min(shown, 10)
+    bands = -(-shown // columns)
+    figure = Figure(figsize=(max(4.0, 1.1 * columns), 2.6 * bands + 0.4), layout="constrained")
+    panels = figure.subplots(2 * bands, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
     reach = np.abs(weights).max()
-    for output in range(n_outputs):
-        rows[0, output].imshow(
-            weights[output].reshape(image_shape), cmap="gray", vmin=-reach, vmax=reach
-        )
-        shown = rows[1, output].imshow(
-            magnetisation[output].reshape(image_shape), cmap="RdBu", vmin=-1, vmax=1
-        )
-        rows[0, output].set_title(str(output), fontsize=9)
-    for axes in rows.flat:
-        axes.set(xticks=[], yticks=[])
-    rows[0, 0].set_ylabel("best network")
-    rows[1, 0].set_ylabel(r"marginal $\langle Z\rangle$")
-    figure.colorbar(shown, ax=rows[1, :], shrink=0.8)
+    for unit in range(shown):
+        band, column = divmod(unit, columns)
+        above, below = panels[2 * band, column], panels[2 * band + 1, column]
+        for axes in (above, below):
+            axes.set_axis_on()
+            axes.set(xticks=[], yticks=[])
+        above.imshow(weights[unit].reshape(image_shape), cmap="gray", vmin=-reach, vmax=reach)
+        image = magnetisation[unit].reshape(image_shape)
+        marginals = below.imshow(image, cmap="RdBu", vmin=-1, vmax=1)
+        above.set_title(str(unit), fontsize=9)
+        if column == 0:
+            above.set_ylabel("best network")
+            below.set_ylabel(r"marginal $\langle Z\rangle$")
+    figure.colorbar(marginals, ax=panels[1::2, :].ravel().tolist(), shrink=0.8)
+    if shown < len(weights):
+        figure.suptitle(f"the first {shown} of {len(weights)} neurons", fontsize=9)
     figure.savefig(path, dpi=130)
 
 

@@ -1,9 +1,10 @@
 """The errors of what is trained with, measured at every evaluation.
 
 check_energy                         the energy on a fixed subset of the examples
-check_standard_error                 its standard error, where networks are sampled
 check_energy_exact, check_error,     the exact energy on them, if there is one, the difference
 check_error_max                      from it, and the largest difference of an example
+check_standard_error                 of the energy, where networks are sampled; of an approximate
+                                     energy's check_error, where only samples can be compared with
 kl, kl_standard_error, beta          the penalty, if there is one
 """
 
@@ -18,6 +19,9 @@ from ..energy import EnergyKind, Exact, Sampled, SampledEnergy, Statevector
 from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
 from ..state import exact_mps
 from .objective import CHECK, CHECK_PENALTY, KLPenalty, step_key
+
+#: Networks drawn to measure an approximate energy's error where there is no exact one.
+_REFERENCE_SAMPLES = 256
 
 
 class EnergyCheck:
@@ -39,8 +43,15 @@ class EnergyCheck:
         self.seed, self._energy, self._batch = seed, energy, energy.batch(rows)
         self._values = energy.value_function()
         self._estimate = jax.jit(energy.estimate) if isinstance(energy, SampledEnergy) else None
-        self._exact = None
-        if not isinstance(hamiltonian.terms, NoTerms):
+        self._exact = self._sampled = None
+        if isinstance(hamiltonian.terms, NoTerms):
+            if self._estimate is None:
+                reference = Sampled(_REFERENCE_SAMPLES).prepare(
+                    hamiltonian, circuit, batch_size=n_examples, dtype=dtype
+                )
+                assert isinstance(reference, SampledEnergy)
+                self._sampled = (reference, jax.jit(reference.estimate), reference.batch(rows))
+        else:
             exact = Exact().prepare(hamiltonian, circuit, batch_size=n_examples, dtype=dtype)
             self._exact = (exact.value_function(), exact.batch(rows))
 
@@ -52,6 +63,12 @@ class EnergyCheck:
         row["check_energy"] = float(values.mean())
         if self._estimate is not None:
             row["check_standard_error"] = float(self._estimate(params, batch).standard_error)
+        if self._sampled is not None:
+            reference, estimate, drawn = self._sampled
+            key = step_key(self.seed, CHECK, step)
+            found = estimate(params, reference.with_key(drawn, key))
+            row["check_error"] = row["check_energy"] - float(found.value)
+            row["check_standard_error"] = float(found.standard_error)
         if self._exact is not None:
             function, exact_batch = self._exact
             exact = np.asarray(function(params, exact_batch), np.float64)

@@ -275,6 +275,7 @@ class _Loop:
             "data": hamiltonian.data.fingerprint,
             "batch_size": self.batch_size,
             "depth": circuit.depth,
+            "rotations": circuit.rotations,
             "loss": hamiltonian.loss.name,
             "network": repr(hamiltonian.network),
         }

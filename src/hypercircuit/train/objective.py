@@ -108,7 +108,9 @@ class KLPenalty:
 
     def describe(self) -> str:
         """The settings in one line; what a checkpoint compares."""
-        beta = "schedule" if callable(self.beta) else f"{self.beta:g}"
+        steps = (0, 1, 10, 100, 1000, 10_000)
+        several = callable(self.beta)
+        beta = " ".join(f"{float(self.at(step)):g}" for step in (steps if several else (0,)))
         prior = f"{self.prior:g}" if np.ndim(self.prior) == 0 else _digest(self.prior)
         return f"KL with beta {beta}, prior {prior}, {self.n_samples} samples"
 

@@ -33,11 +33,10 @@ from .._files import write_atomically
 from .._precision import check_precision
 from .._types import Angles
 from ..circuit import Brickwork
-from ..energy import Batch, PreparedEnergy, Statevector
+from ..energy import Batch, EnergyKind, PreparedEnergy, Sampled, Statevector
 from ..hamiltonian import LossHamiltonian
 from .interrupt import StopSignals
 from .lbfgs import LBFGS
-from .loop import EnergyKind
 from .progress import Progress
 
 #: What can become of a restart, in the order of the codes of `RestartResult.status`.
@@ -123,13 +122,22 @@ def restarts(
         )
     dtype = check_precision(dtype)
     energy = energy or Statevector()
+    if isinstance(energy, Sampled):
+        raise ValueError(
+            "restarts need an energy without randomness, got Sampled(); use Statevector(), "
+            "Exact() or Cumulant(), or train() one seed at a time"
+        )
+    if optimiser is not None and folder is not None:
+        raise ValueError(
+            "folder cannot tell one given optimiser from another, so it goes with the default "
+            "L-BFGS only; leave folder out, or optimiser"
+        )
     prepared = energy.prepare(hamiltonian, circuit, batch_size=hamiltonian.n_examples, dtype=dtype)
     rule = _Rule(max_iterations, gradient_norm, init, seed)
-    named = "lbfgs" if optimiser is None else "given"
     program = _Program(prepared, optimiser, rule)
     identity = {
         "energy": energy.name,
-        "optimiser": named,
+        "optimiser": "lbfgs",
         "seed": seed,
         "init": init,
         "max_iterations": max_iterations,
