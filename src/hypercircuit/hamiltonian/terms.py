@@ -1,7 +1,8 @@
 """What a loss Hamiltonian is made of, so that energies know how to evaluate it.
 
 FourierTerms     linear networks: Fourier sums of every output's logit
-QuadraticTerms   squared errors: first and second moments
+HiddenTerms      one hidden layer: products over neurons (in `hidden.py`)
+QuadraticTerms   squared errors of linear networks: first and second moments
 SectorTerms      one Hamiltonian per setting of the network's and layers' choices
 NoTerms          nothing that separates: such networks are sampled
 """
