@@ -486,3 +486,38 @@ def test_network_refuses_wrong_shapes():
         network.decode(np.zeros((2, 14), np.uint8))
     with refuses("x must have one column per input (4), got shape (6, 5)"):
         network.logits(np.zeros((2, 15), np.uint8), np.zeros((6, 5), np.float32))
+
+
+def test_choices_of_one_layer_set_that_layer_alone():
+    """Layer-scope choices and a list of one's own, against plain networks."""
+    first, second = Encoding(0.0, 1.0), Encoding(-3.0, 0.5)
+    own = Choice(
+        "both",
+        (
+            Option(logit_scale=0.2, hidden_scale=0.7),
+            Option(logit_scale=1.1, hidden_scale=0.4),
+            Option(logit_scale=0.9, hidden_scale=1.3),
+        ),
+    )
+    choices = (
+        encoding_choice([first, second], scope="layer", layer=1),
+        activation_choice(["tanh", "relu"], scope="layer"),
+        own,
+    )
+    network = Network((Dense(2, 3), Dense(3, 2)), choices=choices)
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=(4, 2))
+    for code in range(16):
+        setting = [code >> 3 & 1, code >> 2 & 1, code >> 1 & 1, code & 1]
+        bits = rng.integers(0, 2, (5, network.n_qubits)).astype(np.uint8)
+        bits[:, :4] = setting
+        option = own.options[(2 * setting[2] + setting[3]) % 3]
+        plain = Network(
+            (Dense(2, 3), Dense(3, 2, encoding=(first, second)[setting[0]])),
+            activation=("tanh", "relu")[setting[1]],
+            logit_scale=option.logit_scale,
+            hidden_scale=option.hidden_scale,
+        )
+        np.testing.assert_allclose(
+            network.logits(bits, x), plain.logits(bits[:, 4:], x), rtol=0, atol=1e-13
+        )

@@ -8,7 +8,15 @@ import pytest
 
 import hypercircuit.hamiltonian.linear as linear
 import oracles
-from hypercircuit.bnn import Dense, Encoding, Network
+from hypercircuit.bnn import (
+    Choice,
+    Dense,
+    Encoding,
+    Network,
+    Option,
+    activation_choice,
+    encoding_choice,
+)
 from hypercircuit.data import Dataset
 from hypercircuit.hamiltonian import (
     CHUNK,
@@ -440,3 +448,29 @@ def test_diagonal_refuses_long_chains():
     hamiltonian = compile_loss(Network((Dense(25, 1, False),)), data, Logistic())
     with refuses("a diagonal of 25 qubits has 2^25 entries; at most 24 qubits are written out"):
         hamiltonian.diagonal()
+
+
+def test_layer_choices_and_lists_of_ones_own_compile():
+    """Sectors of a hidden network: layer scopes, a folded code and joint settings."""
+    own = Choice(
+        "both",
+        (
+            Option(logit_scale=0.2, hidden_scale=0.7),
+            Option(logit_scale=1.1, hidden_scale=0.4),
+            Option(logit_scale=0.9, hidden_scale=1.3),
+        ),
+    )
+    choices = (
+        encoding_choice([Encoding(0.0, 1.0), Encoding(-3.0, 0.5)], scope="layer", layer=1),
+        activation_choice(["tanh", "relu"], scope="layer"),
+        own,
+    )
+    rng = np.random.default_rng(3)
+    data = dataset(rng.normal(size=(4, 2)), [1, 0, 0, 1])
+    for order in ("neuron", "neuron-reversed"):
+        network = Network((Dense(2, 2), Dense(2, 1)), choices=choices, order=order)
+        hamiltonian = compile_loss(network, data, Logistic(), tolerance=1e-4)
+        exact = hamiltonian.losses(oracles.bits_table(network.n_qubits))
+        error = np.abs(hamiltonian.diagonal() - exact).max()
+        assert error <= hamiltonian.spectral_error + 1e-6
+        assert hamiltonian.spectral_error <= 1e-4
