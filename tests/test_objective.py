@@ -275,5 +275,5 @@ def test_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path: Path):
     for name in wanted.keys() - {"seconds"}:
         np.testing.assert_array_equal(arrays[name], wanted[name], err_msg=name)
     for other in (None, KLPenalty(0.1, PRIOR, 8), KLPenalty(FALLING, 1 - PRIOR, 8)):
-        with pytest.raises(ValueError, match="was made with penalty=KL with beta 0.5 0.45"):
+        with pytest.raises(ValueError, match=r"was made with penalty=KL with beta 0\.5 0\.45"):
             run(tmp_path, penalty=other)
