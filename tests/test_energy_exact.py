@@ -98,14 +98,14 @@ TELLING = [
     (4, "squared-one", "ry-rz", None, None),
     (2, "one-vs-rest", "ry-rz", None, "separated"),
     (2, "zero-one-three", "ry-rz", None, "separated"),
-    (4, "zero-one-sparse", "ry", None, "connected"),
     (2, "pairwise", "ry", None, None),
-    (4, "pairwise-sparse", "ry-rz", None, None),
-    (4, "encoding-choice", "ry-rz", None, None),
-    (2, "softmax-choices", "ry", None, None),
     (3, "softmax-choices-reversed", "ry-rz", None, None),
 ]
 SLOW = [
+    (4, "pairwise-sparse", "ry-rz", None, None),
+    (4, "zero-one-sparse", "ry", None, "connected"),
+    (4, "encoding-choice", "ry-rz", None, None),
+    (2, "softmax-choices", "ry", None, None),
     (4, "one-vs-rest-lattice", "ry-rz", None, "separated"),
     (3, "hinge-lattice", "ry-rz", None, "separated"),
     (3, "zero-one-reversed", "ry-rz", None, "connected"),
