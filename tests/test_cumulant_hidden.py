@@ -361,7 +361,9 @@ def test_activation_moments_equal_quadrature(name: str):
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=tolerance)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "depth", [1, 2, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 4))]
+)
 def test_pair_cumulants_equal_those_site_by_site(depth: int):
     for n_qubits in (1, 2, 7, 12):
         mps = exact_mps(Brickwork(depth), angles(depth, n_qubits))
