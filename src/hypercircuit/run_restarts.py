@@ -91,22 +91,7 @@ def restarts_run(
         f"{minimum:.6f}, {near} of them within {settings.success_distance:g}"
     )
     found: dict[int, RestartResult] = {}
-    result = {
-        "command": "restarts",
-        "status": "finished",
-        "message": "",
-        "n_qubits": hamiltonian.n_qubits,
-        "n_examples": hamiltonian.n_examples,
-        "loss": hamiltonian.loss.name,
-        "spectral_error": hamiltonian.spectral_error,
-        "minimum": minimum,
-        "networks_within_distance": near,
-        "seed": config.train.seed,
-        "precision": dtype.name,
-        "data_fingerprint": hamiltonian.data.fingerprint,
-        "versions": versions(),
-        "rows": [],
-    }
+    result = _header(config, hamiltonian, minimum, near)
     for depth in depths:
         done = restarts(
             hamiltonian,
@@ -155,6 +140,28 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['median_energy']:>16.6f}{row['median_iterations']:>12.0f}{row['seconds']:>9.1f}"
         )
     return "\n".join(lines)
+
+
+def _header(
+    config: Config, hamiltonian: LossHamiltonian, minimum: float, near: int
+) -> dict[str, Any]:
+    """What a result holds before any depth has run."""
+    return {
+        "command": "restarts",
+        "status": "finished",
+        "message": "",
+        "n_qubits": hamiltonian.n_qubits,
+        "n_examples": hamiltonian.n_examples,
+        "loss": hamiltonian.loss.name,
+        "spectral_error": hamiltonian.spectral_error,
+        "minimum": minimum,
+        "networks_within_distance": near,
+        "seed": config.train.seed,
+        "precision": config.train.precision,
+        "data_fingerprint": hamiltonian.data.fingerprint,
+        "versions": versions(),
+        "rows": [],
+    }
 
 
 def _refuse_unused(config: Config) -> None:
