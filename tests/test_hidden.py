@@ -138,7 +138,7 @@ def choice(setting: str, options: tuple, scope: str) -> Choice:
     if setting == "activation":
         return activation_choice(options, scope=scope)
     if setting == "encoding":
-        return encoding_choice([Encoding(*each) for each in options])
+        return encoding_choice([Encoding(*each) for each in options], scope=scope)
     if setting == "gate":
         return neuron_gates()
     return skip_choice() if setting == "skip" else scale_choice(options)
@@ -146,8 +146,14 @@ def choice(setting: str, options: tuple, scope: str) -> Choice:
 
 GATE = ("gate", (0, 1), "neuron")
 OWN_ACTIVATION = ("activation", ("sign", "relu", "tanh"), "neuron")
+TWO_ACTIVATIONS = ("activation", ("relu", "sign"), "neuron")
+SMOOTH = ("activation", ("tanh", "sigmoid"), "neuron")
 ACTIVATION = ("activation", ("sigmoid", "relu"), "network")
 ENCODING = ("encoding", ((-1.0, 1.0), (-3.0, 1.0), (0.0, 1.0)), "network")
+PUBLISHED = ((0.0, 1.0), (-1.0, 1.0), (-2.0, 1.0), (-3.0, 1.0))
+OWN_ENCODING = ("encoding", PUBLISHED, "neuron")
+THREE_ENCODINGS = ("encoding", ((-1.0, 1.0), (-2.0, 1.0), (0.0, 1.0)), "neuron")
+TWO_ENCODINGS = ("encoding", ((-3.0, 1.0), (0.5, -1.0)), "neuron")
 SKIP = ("skip", (False, True), "network")
 SCALE = ("logit_scale", (0.3, 0.8), "network")
 
@@ -228,10 +234,55 @@ CHOICES = [
     Hidden("squared", (2, 2, 2), activation="relu", skip=True, bias=False, order="neuron-reversed"),
     Hidden("zero-one", (4, 1, 1), activation="relu", skip=True, step=0.5),
     Hidden("zero-one", (2, 3, 1), choices=(GATE,), step=0.5, bias=False),
+    Hidden("logistic", (2, 2, 1), choices=(OWN_ENCODING,)),
+    Hidden("logistic", (2, 2, 1), 0.5, choices=(TWO_ENCODINGS, GATE, OWN_ACTIVATION), bias=False),
+    Hidden("pairwise-logistic", (2, 1, 2), 0.5, choices=(GATE, OWN_ENCODING), skip=True),
+    Hidden("logistic", (2, 2, 1), choices=(SCALE, OWN_ENCODING), order="neuron-reversed"),
 ]
 
 
-@pytest.mark.parametrize("case", [*_table(), *CHOICES], ids=lambda case: case.loss)
+def _own_encodings() -> list[Hidden]:
+    """The table again with neurons that choose their encoding, by itself or beside other choices.
+
+    The layer's own encoding, which no neuron uses, stays as it is.
+    """
+    ways = itertools.cycle(
+        [
+            (2, (TWO_ENCODINGS,)),
+            (1, (GATE, THREE_ENCODINGS)),
+            (1, (TWO_ENCODINGS, TWO_ACTIVATIONS, GATE)),
+            (2, (TWO_ENCODINGS,)),
+            (1, (SCALE, THREE_ENCODINGS)),
+        ]
+    )
+    table = []
+    for case, (n_hidden, choices) in zip(_table(), ways, strict=False):
+        if case.loss == "zero-one":
+            choices = tuple(each for each in choices if each is not TWO_ACTIVATIONS)
+        scale = case.hidden_scale
+        if isinstance(case.expansion, FourierExtension):
+            choices = tuple(SMOOTH if each is TWO_ACTIVATIONS else each for each in choices)
+            # Three times the weights would need as many frequencies more.
+            scale *= 0.3
+        sizes = (case.sizes[0], min(n_hidden, case.sizes[1]), case.sizes[2])
+        table.append(dataclasses.replace(case, sizes=sizes, choices=choices, hidden_scale=scale))
+    return table
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *_table(),
+        *CHOICES,
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            if case.expansion == FourierExtension()
+            else case
+            for case in _own_encodings()
+        ),
+    ],
+    ids=lambda case: case.loss,
+)
 def test_diagonal_against_every_network(case: Hidden):
     hamiltonian = case.compile()
     assert not isinstance(hamiltonian.terms, NoTerms), hamiltonian.terms
@@ -338,6 +389,8 @@ TELLING = [
     (4, Hidden("logistic", (2, 2, 1), 0.5, expansion=Lattice(), choices=(GATE,)), False),
     (5, Hidden("squared", (2, 2, 2), 0.5, "hardtanh", order="neuron-reversed"), False),
     (2, Hidden("sigmoid-squared", (2, 2, 1), choices=(ACTIVATION, GATE)), None),
+    (2, Hidden("logistic", (2, 2, 1), 0.5, choices=(TWO_ENCODINGS, GATE), bias=False), False),
+    (1, Hidden("squared", (3, 2, 2), 0.5, "relu", (OWN_ENCODING,), expansion=Lattice()), True),
     (1, Hidden("pairwise-logistic", (3, 1, 3), 0.5, "relu", expansion=Lattice()), True),
     (2, Hidden("logistic", (5, 2, 1), 0.5, expansion=Lattice(), idle=3, choices=(GATE,)), True),
     (3, Hidden("squared", (7, 2, 1), 0.5, "relu", expansion=Lattice(), idle=6, bias=False), True),
@@ -363,6 +416,37 @@ SLOW = [
     (2, Hidden("logistic", (5, 2, 2), 0.5, order="neuron-reversed", idle=3), True),
     (3, Hidden("logistic", (7, 2, 1), 0.5, expansion=Lattice(), idle=6), True),
     (4, Hidden("pairwise-logistic", (6, 2, 2), 0.5, expansion=Lattice(), idle=5), True),
+    (
+        4,
+        Hidden("logistic", (2, 2, 1), 0.5, choices=(GATE, OWN_ENCODING), order="neuron-reversed"),
+        False,
+    ),
+    (
+        2,
+        Hidden(
+            "sigmoid-squared",
+            (5, 2, 1),
+            activation="tanh",
+            choices=(TWO_ENCODINGS, SMOOTH),
+            expansion=FourierExtension(),
+            order="neuron-reversed",
+            idle=4,
+            bias=False,
+        ),
+        True,
+    ),
+    (
+        3,
+        Hidden(
+            "squared",
+            (2, 2, 1),
+            activation="tanh",
+            choices=(THREE_ENCODINGS,),
+            expansion=FourierExtension(),
+        ),
+        False,
+    ),
+    (2, Hidden("pairwise-logistic", (5, 2, 2), 0.5, choices=(TWO_ENCODINGS,), idle=4), None),
     (4, Hidden("logistic", (7, 2, 1), 0.5, idle=6, choices=(SCALE,), expansion=Lattice()), None),
     (
         4,
