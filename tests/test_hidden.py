@@ -13,6 +13,7 @@ import pytest
 import oracles
 from hypercircuit.bnn import (
     ACTIVATIONS,
+    PUBLISHED_ENCODINGS,
     Choice,
     Dense,
     Encoding,
@@ -446,7 +447,7 @@ SLOW = [
         ),
         False,
     ),
-    (2, Hidden("pairwise-logistic", (5, 2, 2), 0.5, choices=(TWO_ENCODINGS,), idle=4), None),
+    (2, Hidden("pairwise-logistic", (5, 2, 2), 0.5, choices=(TWO_ENCODINGS,), idle=4), True),
     (4, Hidden("logistic", (7, 2, 1), 0.5, idle=6, choices=(SCALE,), expansion=Lattice()), None),
     (
         4,
@@ -547,13 +548,16 @@ def test_the_published_gaussian_task():
 
 
 @pytest.mark.slow
-def test_mnist_against_samples():
+@pytest.mark.parametrize("own", [False, True])
+def test_mnist_against_samples(own: bool):
     data = binarise(load_mnist().train, 127)
-    network = Network((Dense(784, 64), Dense(64, 10)), logit_scale=0.2)
+    choices = (encoding_choice(PUBLISHED_ENCODINGS, scope="neuron"),) if own else ()
+    network = Network((Dense(784, 64), Dense(64, 10)), logit_scale=0.2, choices=choices)
     hamiltonian = compile_loss(network, data, Logistic())
-    assert hamiltonian.n_qubits == 50_890
+    n_qubits = 50_890 + 128 * own
+    assert hamiltonian.n_qubits == n_qubits
     circuit = Brickwork(1)
-    params = circuit.init(jax.random.key(3), 50_890, scale=0.4)
+    params = circuit.init(jax.random.key(3), n_qubits, scale=0.4)
     energy = Exact().prepare(hamiltonian, circuit, batch_size=4, dtype=np.float32)
     assert energy.separated
     rows = np.array([5, 100, 2000, 30_000])
@@ -562,7 +566,7 @@ def test_mnist_against_samples():
     rng = np.random.default_rng(0)
     samples = []
     for _ in range(20):
-        bits = (rng.random((100, 50_890)) < ones).astype(np.uint8)
+        bits = (rng.random((100, n_qubits)) < ones).astype(np.uint8)
         logits = network.logits(bits, data.x[rows])
         samples.append(Logistic().value(logits, data.y[rows]))
     drawn = np.concatenate(samples)

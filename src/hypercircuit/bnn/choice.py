@@ -11,10 +11,10 @@ three options, option 0 has two of the four codes.
 
 A hidden neuron's own encoding governs its incoming weights and its bias. Its outgoing weights
 belong to the next layer and keep that layer's encoding (in a deeper network, the next neurons'
-own). Outputs have no choices of their own: the exact energies of linear networks rest on blocks
-of equal bits with one loss for all of them, which choices inside the blocks would multiply by
-every combination of settings, and with a hidden layer an output's weights lie scattered over the
-neurons; the encoding of the last layer as a whole is a choice of scope `layer`.
+own). Outputs have no choices of their own. With a hidden layer an output's weights lie scattered
+over the neurons; in a linear network every energy takes the outputs' blocks for runs of weights
+alone, with one range of logits and one list of Fourier sums for all of them. The encoding of the
+last layer as a whole is a choice of scope `layer`, which costs one sector per setting.
 """
 
 from __future__ import annotations
