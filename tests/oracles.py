@@ -143,7 +143,8 @@ def network_logits(
         encodings: (low, high) of every layer; the skip weights have the last layer's.
         choices: dictionaries with the keys ``setting`` ("activation", "encoding", "gate", "skip",
             "logit_scale" or "hidden_scale"), ``options`` (values by code; codes beyond the list
-            start again) and ``scope`` ("network" or "neuron", of the first hidden layer).
+            start again) and ``scope`` ("network" or "neuron", then also ``layer``, 0 if left
+            out). A neuron's encoding is that of its incoming weights and its bias.
         skip: whether there are weights from inputs to outputs.
     """
     m, n_layers = len(bits), len(sizes) - 1
@@ -171,27 +172,34 @@ def network_logits(
                 settings[choice["setting"]] = value
         weights = [np.zeros((sizes[k + 1], sizes[k])) for k in range(n_layers)]
         biases = [np.zeros(sizes[k + 1]) for k in range(n_layers)]
+        own_pairs = [[coded[k]] * sizes[k + 1] for k in range(n_layers)]
         functions = [[settings.get("activation", activation)] * size for size in sizes[1:-1]]
         gates = [[1.0] * size for size in sizes[1:-1]]
 
-        def own_choices(unit, functions=functions, gates=gates, choose=choose):
+        def own_choices(layer, unit, own=(functions, gates, own_pairs), choose=choose):
             for choice in choices:
-                if choice["scope"] == "neuron":
-                    value = choose(choice)
-                    if choice["setting"] == "activation":
-                        functions[0][unit] = value
-                    else:
-                        gates[0][unit] = float(value)
+                if choice["scope"] == "neuron" and choice.get("layer", 0) == layer:
+                    which = ("activation", "gate", "encoding").index(choice["setting"])
+                    own[which][layer][unit] = choose(choice)
 
         def take(layer, row=row, coded=coded):
             return coded[layer][row.pop(0)]
 
+        def incoming(
+            layer, unit, row=row, found=(weights, biases, own_pairs), own_choices=own_choices
+        ):
+            """A neuron's weights and bias, whose values its choices, read afterwards, decide."""
+            stored = [row.pop(0) for _ in range(sizes[layer] + bool(bias))]
+            if layer < n_layers - 1:
+                own_choices(layer, unit)
+            values = [found[2][layer][unit][bit] for bit in stored]
+            found[0][layer][unit] = values[: sizes[layer]]
+            if bias:
+                found[1][layer][unit] = values[-1]
+
         if order.startswith("neuron"):
             for unit in range(sizes[1]):
-                weights[0][unit] = [take(0) for _ in range(sizes[0])]
-                if bias:
-                    biases[0][unit] = take(0)
-                own_choices(unit)
+                incoming(0, unit)
                 for output in range(sizes[2]):
                     weights[1][output, unit] = take(1)
             for output in range(sizes[2] if bias else 0):
@@ -199,11 +207,7 @@ def network_logits(
         else:
             for layer in range(n_layers):
                 for unit in range(sizes[layer + 1]):
-                    weights[layer][unit] = [take(layer) for _ in range(sizes[layer])]
-                    if bias:
-                        biases[layer][unit] = take(layer)
-                    if layer == 0 and n_layers > 1:
-                        own_choices(unit)
+                    incoming(layer, unit)
         direct = np.zeros((sizes[-1], sizes[0]))
         if has_skip:
             for output in range(sizes[-1]):

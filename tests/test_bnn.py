@@ -211,6 +211,10 @@ def test_choices_refuse(build, message: str):
             activation_choice(["relu", "sign"], scope="neuron"),
         ),
         (
+            {"set": "encoding", "options": [[0, 1], [-3, 1]], "scope": "neuron", "layer": 1},
+            encoding_choice([Encoding(0.0, 1.0), Encoding(-3.0, 1.0)], scope="neuron", layer=1),
+        ),
+        (
             {"set": "encoding", "options": [[0, 1], [-1, 1]], "name": "weights"},
             encoding_choice([Encoding(0.0, 1.0), Encoding(-1.0, 1.0)], name="weights"),
         ),
@@ -278,6 +282,27 @@ HIDDEN = (Dense(3, 2), Dense(2, 2))
             "gate of layer 0 is set by two choices, the second is 'other'",
         ),
         ({"choices": (neuron_gates(layer=1),)}, "layer must be in 0..0, got 1"),
+        (
+            {"choices": (encoding_choice(PUBLISHED_ENCODINGS, scope="neuron", layer=1),)},
+            "layer must be in 0..0, got 1; outputs have no choices of their own, a layer's "
+            "encoding has scope 'layer'",
+        ),
+        (
+            {
+                "layers": (Dense(2, 2),),
+                "choices": (encoding_choice(PUBLISHED_ENCODINGS, scope="neuron"),),
+            },
+            "has no hidden layer; outputs have no choices of their own",
+        ),
+        (
+            {
+                "choices": (
+                    encoding_choice(PUBLISHED_ENCODINGS, scope="neuron"),
+                    encoding_choice(PUBLISHED_ENCODINGS, name="other"),
+                )
+            },
+            "encoding of layer 0 is set by two choices, the second is 'other'",
+        ),
         ({"activation": ("sign", "relu")}, "one name or one per hidden layer (1)"),
         ({"layers": (Dense(3, 2), Dense(3, 1))}, "layer 0 has 2 outputs but layer 1 3 inputs"),
         ({"layers": ()}, "at least one Dense layer, got none"),
@@ -316,6 +341,23 @@ NETWORKS: dict[str, tuple[dict, dict]] = {
                 {"setting": "encoding", "options": ENCODED, "scope": "network"},
                 {"setting": "gate", "options": [False, True], "scope": "neuron"},
                 {"setting": "skip", "options": [False, True], "scope": "network"},
+            ]
+        },
+    ),
+    "own encodings": (
+        {
+            "choices": (
+                neuron_gates(),
+                encoding_choice([Encoding(*each) for each in ENCODED], scope="neuron"),
+            ),
+            "skip": True,
+            "order": "neuron-reversed",
+            "activation": "tanh",
+        },
+        {
+            "choices": [
+                {"setting": "gate", "options": [False, True], "scope": "neuron"},
+                {"setting": "encoding", "options": ENCODED, "scope": "neuron"},
             ]
         },
     ),
@@ -360,9 +402,14 @@ def test_hidden_logits(name: str, namespace):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-12)
 
 
-def test_deep_logits():
+@pytest.mark.parametrize("own", [(), ENCODED])
+def test_deep_logits(own: tuple):
     layers = (Dense(3, 2), Dense(2, 4, bias=True, encoding=Encoding(-2.0, 1.0)), Dense(4, 2))
-    network = Network(layers, activation="tanh", hidden_scale=0.6)
+    choices = ()
+    if own:
+        encodings = [Encoding(*each) for each in own]
+        choices = (encoding_choice(encodings, scope="neuron", layer=1), neuron_gates())
+    network = Network(layers, activation="tanh", hidden_scale=0.6, choices=choices)
     rng = np.random.default_rng(6)
     bits = rng.integers(0, 2, (20, network.n_qubits)).astype(np.uint8)
     x = rng.normal(size=(5, 3))
@@ -374,8 +421,25 @@ def test_deep_logits():
         activation="tanh",
         hidden_scale=0.6,
         logit_scale=0.3,
+        choices=[
+            {"setting": "encoding", "options": own, "scope": "neuron", "layer": 1},
+            {"setting": "gate", "options": [False, True], "scope": "neuron"},
+        ][: len(choices)],
     )
     np.testing.assert_allclose(network.logits(bits, x), expected, rtol=0, atol=1e-12)
+
+
+def test_settings_of_a_neuron_count_its_choices_in_order():
+    both = (Option(activation="relu", gate=True), Option(activation="tanh", gate=False))
+    choices = (
+        Choice("both", both, "neuron"),
+        encoding_choice([Encoding(-3.0, 1.0), Encoding(0.0, 1.0)], scope="neuron"),
+        scale_choice([0.1, 1.0]),
+    )
+    settings = Network(HIDDEN, choices=choices).neuron_settings(0)
+    assert [each.activation for each in settings] == ["relu", "relu", "tanh", "tanh"]
+    assert [each.encoding.low for each in settings] == [-3.0, 0.0, -3.0, 0.0]
+    assert [each.gate for each in settings] == [True, True, False, False]
 
 
 def test_sectors_are_the_networks_they_stand_for():

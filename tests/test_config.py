@@ -217,7 +217,7 @@ def test_choices_come_back_from_toml(tmp_path):
     path = tmp_path / "config.toml"
     choices = [
         {"set": "activation", "options": ["relu", "sign"], "scope": "neuron"},
-        {"set": "encoding", "options": [[0, 1], [-1.5, 1]]},
+        {"set": "encoding", "options": [[0, 1], [-1.5, 1]], "scope": "neuron"},
     ]
     config = Config.from_dict({"network": {"hidden": [4], "choices": choices}})
     assert list(config.network.choices) == choices

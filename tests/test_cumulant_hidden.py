@@ -30,11 +30,15 @@ from hypercircuit.hamiltonian import LOSSES, LossHamiltonian, NoTerms
 from hypercircuit.state import bit_cumulants, exact_mps
 
 UNEQUAL = ((-1.0, 1.0), (0.5, -1.0))
+THREE = ((-3.0, 1.0), (0.0, 1.0), (0.5, -1.0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Hidden:
-    """A small network with hidden layers, asymmetric in every respect."""
+    """A small network with hidden layers, asymmetric in every respect.
+
+    Neurons of the layer `coded` choose among `own_codings`, if there are any.
+    """
 
     sizes: tuple[int, ...]
     loss: str = "pairwise-logistic"
@@ -50,6 +54,8 @@ class Hidden:
     activations: tuple[str, ...] = ()
     scales: tuple[float, ...] = ()
     codings: tuple[tuple[float, float], ...] = ()
+    own_codings: tuple[tuple[float, float], ...] = ()
+    coded: int = 0
     n_examples: int = 4
 
     @property
@@ -80,6 +86,9 @@ class Hidden:
             choices.append(neuron_gates())
         if self.activations:
             choices.append(activation_choice(self.activations, scope="neuron"))
+        if self.own_codings:
+            own = [Encoding(*each) for each in self.own_codings]
+            choices.append(encoding_choice(own, scope="neuron", layer=self.coded, name="own"))
         return Network(
             layers,
             activation=self.activation,
@@ -108,6 +117,8 @@ class Hidden:
             choices.append(("gate", (0, 1), "neuron"))
         if self.activations:
             choices.append(("activation", self.activations, "neuron"))
+        if self.own_codings:
+            choices.append(("encoding", self.own_codings, "neuron", self.coded))
         return oracles.network_logits(
             oracles.bits_table(self.network.n_qubits),
             self.data.x,
@@ -118,8 +129,8 @@ class Hidden:
             hidden_scale=self.hidden_scale,
             logit_scale=self.scale,
             choices=[
-                {"setting": setting, "options": options, "scope": scope}
-                for setting, options, scope in choices
+                dict(zip(("setting", "options", "scope", "layer"), each, strict=False))
+                for each in choices
             ],
             skip=self.skip,
             order=self.order,
@@ -180,6 +191,12 @@ LINEAR = {
         0.05,
         0.05,
     ),
+    "product-encodings": (
+        1,
+        Hidden((2, 2, 2), own_codings=THREE, hidden_scale=0.05, order="neuron-reversed"),
+        1e-5,
+        1e-5,
+    ),
     "product-class": (1, Hidden((2, 3, 2), order="class", bias=False, skip=True), 1e-5, 1e-5),
     "entangled": (4, Hidden((3, 1, 4), order="neuron"), 1e-5, 2e-2),
     "entangled-reversed": (
@@ -187,6 +204,12 @@ LINEAR = {
         Hidden((3, 2, 2), gates=True, order="neuron-reversed", bias=False),
         5e-4,
         2e-2,
+    ),
+    "entangled-encodings": (
+        2,
+        Hidden((4, 1, 2), own_codings=THREE, hidden_scale=0.05, gates=True),
+        5e-4,
+        5e-3,
     ),
     "entangled-class": (2, Hidden((4, 2, 2), order="class-reversed", bias=False), 1e-2, 2e-2),
 }
@@ -258,6 +281,21 @@ def test_error_falls_with_the_number_of_inputs():
         (1, Hidden((10, 1, 1), "squared", activation="sign", step=1.0, n_examples=3), 0.08),
         (4, Hidden((7, 1, 2), "hinge", activation="sigmoid", hidden_scale=0.5), 0.03),
         (2, Hidden((3, 2, 1), "logistic", scales=(0.3, 0.9), codings=UNEQUAL, bias=False), 5e-3),
+        (2, Hidden((3, 2, 1), "logistic", own_codings=THREE, bias=False), 5e-3),
+        pytest.param(
+            1,
+            Hidden(
+                (2, 2, 2, 1),
+                "logistic",
+                order="class",
+                encodings=(*UNEQUAL, (-1.0, 1.0)),
+                own_codings=THREE,
+                coded=1,
+                bias=False,
+            ),
+            0.02,
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             2,
             Hidden((3, 2, 3), "softmax", activation="relu", gates=True, bias=False),
@@ -286,10 +324,20 @@ def test_energy_is_close_to_that_of_the_statevector(depth: int, problem: Hidden,
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
-def test_certain_weights_give_the_loss_of_their_network_and_a_finite_gradient():
+@pytest.mark.parametrize(
+    "own",
+    [(), pytest.param(((-3.0, 1.0), (-1.0, 1.0), (2.0, -1.0)), marks=pytest.mark.slow)],
+)
+def test_certain_weights_give_the_loss_of_their_network_and_a_finite_gradient(own: tuple):
     """Sums of exactly zero occur, where a sign neuron is +1."""
     problem = Hidden(
-        (3, 2, 1), "logistic", activation="sign", step=1.0, gates=True, encodings=((-1.0, 1.0),) * 2
+        (3, 2, 1),
+        "logistic",
+        activation="sign",
+        step=1.0,
+        gates=True,
+        encodings=((-1.0, 1.0),) * 2,
+        own_codings=own,
     )
     n_qubits = problem.network.n_qubits
     bits = (np.arange(n_qubits) ** 2 % 7 < 4).astype(np.uint8)
@@ -309,6 +357,26 @@ def test_certain_weights_give_the_loss_of_their_network_and_a_finite_gradient():
     ("depth", "order", "problem"),
     [
         (2, 2, Hidden((3, 2, 3), activation="sign", gates=True, step=1.0)),
+        (2, 2, Hidden((3, 2, 2), activation="sign", own_codings=THREE, step=1.0)),
+        pytest.param(
+            1,
+            2,
+            Hidden(
+                (3, 2, 2, 1),
+                "logistic",
+                order="class",
+                encodings=(*UNEQUAL, (-1.0, 1.0)),
+                own_codings=THREE,
+                coded=1,
+            ),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            2,
+            4,
+            Hidden((3, 2, 1), "logistic", activation="relu", own_codings=UNEQUAL),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             4,
             2,

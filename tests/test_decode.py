@@ -23,6 +23,7 @@ from hypercircuit.bnn import (
 from hypercircuit.circuit import Brickwork
 from hypercircuit.data import Dataset, Splits
 from hypercircuit.decode import (
+    ChosenOptions,
     Score,
     architecture,
     decode,
@@ -220,12 +221,13 @@ def test_saved_arrays_reproduce_the_logits(problem: Problem, kind: type, tmp_pat
     assert [file.name for file in tmp_path.iterdir()] == ["best_network.npz"]
 
 
-def test_saved_hidden_networks_reproduce_the_logits(tmp_path: Path):
+@pytest.mark.parametrize("scope", ["network", "neuron"])
+def test_saved_hidden_networks_reproduce_the_logits(tmp_path: Path, scope: str):
     choices = (
         activation_choice(["relu", "tanh"], scope="neuron"),
         neuron_gates(),
         skip_choice(),
-        encoding_choice(PUBLISHED_ENCODINGS),
+        encoding_choice(PUBLISHED_ENCODINGS, scope=scope),
     )
     network = Network((Dense(3, 4), Dense(4, 2)), choices=choices, hidden_scale=0.4)
     rng = np.random.default_rng(3)
@@ -266,8 +268,17 @@ def test_architecture_is_the_born_distribution_of_the_options():
         codes = 2 * bits[:, start + 3] + bits[:, start + 4]
         expected = [born[codes % 3 == option].sum() for option in range(3)]
         np.testing.assert_allclose(found["activation"].probabilities[neuron], expected, atol=1e-12)
-    assert found["gate"].describe().startswith("the search chose gate o")
-    assert found["gate"].describe().endswith("(mean of 2)")
+
+
+def test_choices_in_words():
+    one = ChosenOptions("encoding", ("{-1, 1}", "{-3, 1}"), np.array([[0.04, 0.96]]))
+    assert one.describe() == "the search chose {-3, 1} for encoding with probability 0.96"
+    table = np.array([[0.7, 0.3], [0.1, 0.9], [0.2, 0.8]])
+    several = ChosenOptions("encoding", ("{-1, 1}", "{-3, 1}"), table)
+    assert several.describe() == (
+        "the search chose encoding of 3 neurons: {-3, 1} for 2, {-1, 1} for 1, "
+        "with probability 0.80 on average"
+    )
 
 
 def test_marginals_are_laid_out_as_the_weights_are():

@@ -13,6 +13,7 @@ import pytest
 import oracles
 from hypercircuit.bnn import (
     ACTIVATIONS,
+    PUBLISHED_ENCODINGS,
     Choice,
     Dense,
     Encoding,
@@ -138,7 +139,7 @@ def choice(setting: str, options: tuple, scope: str) -> Choice:
     if setting == "activation":
         return activation_choice(options, scope=scope)
     if setting == "encoding":
-        return encoding_choice([Encoding(*each) for each in options])
+        return encoding_choice([Encoding(*each) for each in options], scope=scope)
     if setting == "gate":
         return neuron_gates()
     return skip_choice() if setting == "skip" else scale_choice(options)
@@ -146,8 +147,14 @@ def choice(setting: str, options: tuple, scope: str) -> Choice:
 
 GATE = ("gate", (0, 1), "neuron")
 OWN_ACTIVATION = ("activation", ("sign", "relu", "tanh"), "neuron")
+TWO_ACTIVATIONS = ("activation", ("relu", "sign"), "neuron")
+SMOOTH = ("activation", ("tanh", "sigmoid"), "neuron")
 ACTIVATION = ("activation", ("sigmoid", "relu"), "network")
 ENCODING = ("encoding", ((-1.0, 1.0), (-3.0, 1.0), (0.0, 1.0)), "network")
+PUBLISHED = ((0.0, 1.0), (-1.0, 1.0), (-2.0, 1.0), (-3.0, 1.0))
+OWN_ENCODING = ("encoding", PUBLISHED, "neuron")
+THREE_ENCODINGS = ("encoding", ((-1.0, 1.0), (-2.0, 1.0), (0.0, 1.0)), "neuron")
+TWO_ENCODINGS = ("encoding", ((-3.0, 1.0), (0.5, -1.0)), "neuron")
 SKIP = ("skip", (False, True), "network")
 SCALE = ("logit_scale", (0.3, 0.8), "network")
 
@@ -228,10 +235,55 @@ CHOICES = [
     Hidden("squared", (2, 2, 2), activation="relu", skip=True, bias=False, order="neuron-reversed"),
     Hidden("zero-one", (4, 1, 1), activation="relu", skip=True, step=0.5),
     Hidden("zero-one", (2, 3, 1), choices=(GATE,), step=0.5, bias=False),
+    Hidden("logistic", (2, 2, 1), choices=(OWN_ENCODING,)),
+    Hidden("logistic", (2, 2, 1), 0.5, choices=(TWO_ENCODINGS, GATE, OWN_ACTIVATION), bias=False),
+    Hidden("pairwise-logistic", (2, 1, 2), 0.5, choices=(GATE, OWN_ENCODING), skip=True),
+    Hidden("logistic", (2, 2, 1), choices=(SCALE, OWN_ENCODING), order="neuron-reversed"),
 ]
 
 
-@pytest.mark.parametrize("case", [*_table(), *CHOICES], ids=lambda case: case.loss)
+def _own_encodings() -> list[Hidden]:
+    """The table again with neurons that choose their encoding, by itself or beside other choices.
+
+    The layer's own encoding, which no neuron uses, stays as it is.
+    """
+    ways = itertools.cycle(
+        [
+            (2, (TWO_ENCODINGS,)),
+            (1, (GATE, THREE_ENCODINGS)),
+            (1, (TWO_ENCODINGS, TWO_ACTIVATIONS, GATE)),
+            (2, (TWO_ENCODINGS,)),
+            (1, (SCALE, THREE_ENCODINGS)),
+        ]
+    )
+    table = []
+    for case, (n_hidden, choices) in zip(_table(), ways, strict=False):
+        if case.loss == "zero-one":
+            choices = tuple(each for each in choices if each is not TWO_ACTIVATIONS)
+        scale = case.hidden_scale
+        if isinstance(case.expansion, FourierExtension):
+            choices = tuple(SMOOTH if each is TWO_ACTIVATIONS else each for each in choices)
+            # Three times the weights would need as many frequencies more.
+            scale *= 0.3
+        sizes = (case.sizes[0], min(n_hidden, case.sizes[1]), case.sizes[2])
+        table.append(dataclasses.replace(case, sizes=sizes, choices=choices, hidden_scale=scale))
+    return table
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *_table(),
+        *CHOICES,
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            if case.expansion == FourierExtension()
+            else case
+            for case in _own_encodings()
+        ),
+    ],
+    ids=lambda case: case.loss,
+)
 def test_diagonal_against_every_network(case: Hidden):
     hamiltonian = case.compile()
     assert not isinstance(hamiltonian.terms, NoTerms), hamiltonian.terms
@@ -338,6 +390,8 @@ TELLING = [
     (4, Hidden("logistic", (2, 2, 1), 0.5, expansion=Lattice(), choices=(GATE,)), False),
     (5, Hidden("squared", (2, 2, 2), 0.5, "hardtanh", order="neuron-reversed"), False),
     (2, Hidden("sigmoid-squared", (2, 2, 1), choices=(ACTIVATION, GATE)), None),
+    (2, Hidden("logistic", (2, 2, 1), 0.5, choices=(TWO_ENCODINGS, GATE), bias=False), False),
+    (1, Hidden("squared", (3, 2, 2), 0.5, "relu", (OWN_ENCODING,), expansion=Lattice()), True),
     (1, Hidden("pairwise-logistic", (3, 1, 3), 0.5, "relu", expansion=Lattice()), True),
     (2, Hidden("logistic", (5, 2, 1), 0.5, expansion=Lattice(), idle=3, choices=(GATE,)), True),
     (3, Hidden("squared", (7, 2, 1), 0.5, "relu", expansion=Lattice(), idle=6, bias=False), True),
@@ -363,6 +417,37 @@ SLOW = [
     (2, Hidden("logistic", (5, 2, 2), 0.5, order="neuron-reversed", idle=3), True),
     (3, Hidden("logistic", (7, 2, 1), 0.5, expansion=Lattice(), idle=6), True),
     (4, Hidden("pairwise-logistic", (6, 2, 2), 0.5, expansion=Lattice(), idle=5), True),
+    (
+        4,
+        Hidden("logistic", (2, 2, 1), 0.5, choices=(GATE, OWN_ENCODING), order="neuron-reversed"),
+        False,
+    ),
+    (
+        2,
+        Hidden(
+            "sigmoid-squared",
+            (5, 2, 1),
+            activation="tanh",
+            choices=(TWO_ENCODINGS, SMOOTH),
+            expansion=FourierExtension(),
+            order="neuron-reversed",
+            idle=4,
+            bias=False,
+        ),
+        True,
+    ),
+    (
+        3,
+        Hidden(
+            "squared",
+            (2, 2, 1),
+            activation="tanh",
+            choices=(THREE_ENCODINGS,),
+            expansion=FourierExtension(),
+        ),
+        False,
+    ),
+    (2, Hidden("pairwise-logistic", (5, 2, 2), 0.5, choices=(TWO_ENCODINGS,), idle=4), True),
     (4, Hidden("logistic", (7, 2, 1), 0.5, idle=6, choices=(SCALE,), expansion=Lattice()), None),
     (
         4,
@@ -463,13 +548,16 @@ def test_the_published_gaussian_task():
 
 
 @pytest.mark.slow
-def test_mnist_against_samples():
+@pytest.mark.parametrize("own", [False, True])
+def test_mnist_against_samples(own: bool):
     data = binarise(load_mnist().train, 127)
-    network = Network((Dense(784, 64), Dense(64, 10)), logit_scale=0.2)
+    choices = (encoding_choice(PUBLISHED_ENCODINGS, scope="neuron"),) if own else ()
+    network = Network((Dense(784, 64), Dense(64, 10)), logit_scale=0.2, choices=choices)
     hamiltonian = compile_loss(network, data, Logistic())
-    assert hamiltonian.n_qubits == 50_890
+    n_qubits = 50_890 + 128 * own
+    assert hamiltonian.n_qubits == n_qubits
     circuit = Brickwork(1)
-    params = circuit.init(jax.random.key(3), 50_890, scale=0.4)
+    params = circuit.init(jax.random.key(3), n_qubits, scale=0.4)
     energy = Exact().prepare(hamiltonian, circuit, batch_size=4, dtype=np.float32)
     assert energy.separated
     rows = np.array([5, 100, 2000, 30_000])
@@ -478,7 +566,7 @@ def test_mnist_against_samples():
     rng = np.random.default_rng(0)
     samples = []
     for _ in range(20):
-        bits = (rng.random((100, 50_890)) < ones).astype(np.uint8)
+        bits = (rng.random((100, n_qubits)) < ones).astype(np.uint8)
         logits = network.logits(bits, data.x[rows])
         samples.append(Logistic().value(logits, data.y[rows]))
     drawn = np.concatenate(samples)

@@ -125,6 +125,34 @@ def test_result_is_complete_and_stored(tiny: tuple):
     assert abs(result["check_error"]) <= result["check_error_max"] < 0.1
 
 
+@pytest.mark.slow
+def test_every_neuron_chooses_its_encoding(tmp_path: Path):
+    chosen = {"set": "encoding", "scope": "neuron", "options": [[-1, 1], [-3, 1], [0, 1]]}
+    config = changed(
+        data={"n_train": 40},
+        network={"hidden": [2], "choices": [{"set": "gate"}, chosen]},
+        circuit={"depth": 1},
+        train={"steps": 2, "batch_size": 20, "evaluate_every": 2, "checkpoint_every": 2},
+    )
+    said: list[str] = []
+    with jax.enable_x64(False):
+        result = train_run(config, tmp_path / "run", report=said.append)
+    assert result["n_qubits"] == 2 * (10 + 1 + 2 + 1) + 1
+    own = result["architecture_by_neuron"]["encoding"]
+    assert list(own) == ["{-1, 1}", "{-3, 1}", "{0, 1}"]
+    np.testing.assert_allclose(np.sum(list(own.values()), axis=0), [1, 1], atol=1e-5)
+    means = result["architecture"]["encoding"]
+    assert means == pytest.approx({name: np.mean(each) for name, each in own.items()})
+    assert any(line.startswith("the search chose encoding of 2 neurons: ") for line in said)
+    width, height = png_size(tmp_path / "run" / "architecture.png")
+    assert width > height > 100
+    with np.load(tmp_path / "run" / "best_network.npz") as file:
+        pairs = [
+            set(np.append(*row)) for row in zip(file["weights_0"], file["biases_0"], strict=True)
+        ]
+    assert all(any(pair <= {low, high} for low, high in chosen["options"]) for pair in pairs)
+
+
 def test_result_is_that_of_the_stored_angles_and_network(tiny: tuple):
     folder, result, _ = tiny
     splits = load_splits(Config.from_dict(TINY))

@@ -20,6 +20,7 @@ from hypercircuit.bnn import (
     Encoding,
     Network,
     activation_choice,
+    encoding_choice,
     neuron_gates,
     scale_choice,
     skip_choice,
@@ -161,20 +162,27 @@ def test_losses_of_sampled_networks_are_those_of_the_oracle():
 
 
 def test_forward_pass_in_jax_is_that_of_the_oracle():
-    """Gates, skip and scale choices, biases, five layers."""
+    """Gates, skip, scale and encoding choices, biases, five layers."""
+    pairs = ((-3.0, 1.0), (0.0, 1.0), (0.5, -1.0))
     deep = Network(
         (Dense(3, 2), Dense(2, 4), Dense(4, 1), Dense(1, 2)), activation="sign", hidden_scale=0.3
     )
     gated = Network(
         (Dense(3, 4), Dense(4, 2)),
         activation="relu",
-        choices=(skip_choice(), scale_choice((0.2, 0.9)), neuron_gates()),
+        choices=(
+            skip_choice(),
+            scale_choice((0.2, 0.9)),
+            neuron_gates(),
+            encoding_choice([Encoding(*each) for each in pairs], scope="neuron"),
+        ),
         order="class",
     )
     choices = [
         {"setting": "skip", "options": (False, True), "scope": "network"},
         {"setting": "logit_scale", "options": (0.2, 0.9), "scope": "network"},
         {"setting": "gate", "options": (False, True), "scope": "neuron"},
+        {"setting": "encoding", "options": pairs, "scope": "neuron"},
     ]
     for network, sizes, settings in (
         (deep, (3, 2, 4, 1, 2), {"logit_scale": 0.3, "hidden_scale": 0.3}),

@@ -229,7 +229,8 @@ def save_network(
     Its arrays: `bits` (uint8, one per qubit, site 0 first); per layer l `weights_l` (outputs,
     inputs) and `biases_l` (outputs), int8 if all weight values are whole and float32 if not; per
     hidden layer `activation_l` and `gates_l`, one per neuron, and `hidden_scale`; `skip` (outputs,
-    inputs) if there are such weights; `logit_scale`. With x the inputs,
+    inputs) if there are such weights; `logit_scale`. Weights and biases are values, in the encoding
+    that a choice selected. With x the inputs,
 
         z_l = weights_l @ a_(l-1) + biases_l,   a_l = gates_l * activation_l(hidden_scale * z_l),
         logits = logit_scale * (z_last + skip @ x).
@@ -289,13 +290,20 @@ class ChosenOptions:
     probabilities: Float[np.ndarray, "copies options"]
 
     def describe(self) -> str:
-        """The favourite and its probability, in words."""
-        mean = self.probabilities.mean(0)
-        favourite = int(mean.argmax())
-        many = f" (mean of {len(self.probabilities)})" if len(self.probabilities) > 1 else ""
+        """The favourite and its probability, in words; of neurons, how many have each favourite."""
+        favourites, n_copies = self.probabilities.argmax(1), len(self.probabilities)
+        counts = np.bincount(favourites, minlength=len(self.options))
+        order = [each for each in np.argsort(-counts, kind="stable").tolist() if counts[each]]
+        probability = self.probabilities.max(1).mean()
+        if n_copies == 1:
+            return (
+                f"the search chose {self.options[order[0]]} for {self.name} "
+                f"with probability {probability:.2f}"
+            )
+        chosen = ", ".join(f"{self.options[each]} for {counts[each]}" for each in order)
         return (
-            f"the search chose {self.options[favourite]} for {self.name} "
-            f"with probability {mean[favourite]:.2f}{many}"
+            f"the search chose {self.name} of {n_copies} neurons: {chosen}, "
+            f"with probability {probability:.2f} on average"
         )
 
 

@@ -319,6 +319,11 @@ def _decode_run(
             each.name: dict(zip(each.options, each.probabilities.mean(0).tolist(), strict=True))
             for each in choices
         }
+        result["architecture_by_neuron"] = {
+            each.name: dict(zip(each.options, each.probabilities.T.tolist(), strict=True))
+            for each in choices
+            if len(each.probabilities) > 1
+        }
     _plot_run(problem, trained, result, choices, folder)
     return result
 

@@ -7,16 +7,24 @@ three options, option 0 has two of the four codes.
     scope       copies                       may set
     network     one                          activation, encoding, scales, skip
     layer       one, for `layer`             activation, encoding
-    neuron      one a neuron of `layer`      activation, gate
+    neuron      one a neuron of `layer`      activation, encoding, gate
+
+A hidden neuron's own encoding governs its incoming weights and its bias. Its outgoing weights
+belong to the next layer and keep that layer's encoding (in a deeper network, the next neurons'
+own). Outputs have no choices of their own. With a hidden layer an output's weights lie scattered
+over the neurons; in a linear network every energy takes the outputs' blocks for runs of weights
+alone, with one range of logits and one list of Fourier sums for all of them. The encoding of the
+last layer as a whole is a choice of scope `layer`, which costs one sector per setting.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .activation import check_activation
 from .encoding import Encoding
@@ -24,7 +32,7 @@ from .encoding import Encoding
 SCOPES = {
     "network": ("activation", "encoding", "logit_scale", "hidden_scale", "skip"),
     "layer": ("activation", "encoding"),
-    "neuron": ("activation", "gate"),
+    "neuron": ("activation", "encoding", "gate"),
 }
 
 
@@ -141,6 +149,37 @@ class Choice:
         return tuple(self.options[code % len(self.options)] for code in range(2**self.n_bits))
 
 
+class NeuronSetting(NamedTuple):
+    """What one setting of a hidden neuron's own choices makes of it.
+
+    **Attributes:**
+
+    - `activation`: its function.
+    - `encoding`: of its incoming weights and bias.
+    - `gate`: whether it is there at all.
+    """
+
+    activation: str
+    encoding: Encoding
+    gate: bool
+
+    def settled(self, option: Option) -> NeuronSetting:
+        """The same with what an option sets."""
+        set_here = {name: getattr(option, name) for name in option.settings}
+        return self._replace(**set_here)
+
+
+def neuron_settings(own: Sequence[Choice], default: NeuronSetting) -> list[NeuronSetting]:
+    """What every code of a neuron's own choices stands for, the first choice most significant."""
+    settings = []
+    for options in itertools.product(*(choice.by_code for choice in own)):
+        setting = default
+        for option in options:
+            setting = setting.settled(option)
+        settings.append(setting)
+    return settings
+
+
 def activation_choice(
     names: Sequence[str], *, scope: str = "network", layer: int = 0, name: str = "activation"
 ) -> Choice:
@@ -151,7 +190,10 @@ def activation_choice(
 def encoding_choice(
     encodings: Sequence[Encoding], *, scope: str = "network", layer: int = 0, name: str = "encoding"
 ) -> Choice:
-    """Choose the weight values, of all layers or of one."""
+    """Choose the weight values, of all layers, of one, or of every hidden neuron of one.
+
+    With scope `"neuron"` each hidden neuron chooses for its incoming weights and its bias.
+    """
     return Choice(name, tuple(Option(encoding=each) for each in encodings), scope, layer)
 
 

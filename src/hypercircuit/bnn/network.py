@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from .activation import check_activation, namespace
-from .choice import Choice, Option
+from .choice import Choice, NeuronSetting, Option, neuron_settings
 from .encoding import Encoding
 from .forward import Layer, Parameters, forward
 from .register import ORDERS, Register, RegisterBuilder, reverse
@@ -166,6 +166,15 @@ class Network:
             options = [each.by_code[code] for each, code in zip(chosen, codes, strict=True)]
             yield tuple(bits), _settle(self, list(zip(chosen, options, strict=True)))
 
+    def neuron_settings(self, layer: int) -> list[NeuronSetting]:
+        """What every code of the own choices of a hidden neuron of `layer` stands for.
+
+        The bits of a neuron's choices are one number, the first choice's most significant.
+        """
+        own = [each for each in self.choices if each.scope == "neuron" and each.layer == layer]
+        encoding = self.layers[layer].encoding
+        return neuron_settings(own, NeuronSetting(self.activations[layer], encoding, True))
+
     @property
     def global_sites(self) -> tuple[int, ...]:
         """The sites of the choices of scope network and layer, choice by choice."""
@@ -221,13 +230,21 @@ def _check_choices(network: Network) -> None:
     for choice in network.choices:
         if names.count(choice.name) > 1:
             raise ValueError(f"choices need different names, got {choice.name!r} twice")
-        n_layers = len(network.layers) if choice.settings == ("encoding",) else network.n_hidden
+        codes_only = choice.settings == ("encoding",)
+        whole = codes_only and choice.scope != "neuron"
+        n_layers = len(network.layers) if whole else network.n_hidden
         if choice.scope != "network" and not 0 <= choice.layer < n_layers:
+            instead = (
+                "; outputs have no choices of their own, a layer's encoding has scope 'layer'"
+                if codes_only and choice.scope == "neuron"
+                else ""
+            )
             raise ValueError(
-                f"choice {choice.name!r}: layer must be in 0..{n_layers - 1}, got {choice.layer}"
+                f"choice {choice.name!r}: layer must be in 0..{n_layers - 1}, "
+                f"got {choice.layer}{instead}"
                 if n_layers
                 else f"choice {choice.name!r} has scope {choice.scope!r}, "
-                "but the network has no hidden layer"
+                f"but the network has no hidden layer{instead}"
             )
         for setting in choice.settings:
             if setting in ("activation", "hidden_scale", "skip") and not network.n_hidden:

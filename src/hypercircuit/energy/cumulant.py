@@ -120,9 +120,9 @@ class CumulantEnergy(PreparedEnergy):
         self.half_step = hamiltonian.network.logit_scale * self._cuts(np.arange(1))[1]
 
     def _cuts(self, examples: np.ndarray) -> tuple[np.ndarray, float]:
-        hamiltonian = self.hamiltonian
-        x = hamiltonian.inputs(examples)
-        return input_cuts(hamiltonian.data, hamiltonian.network, x, positive=True)
+        data, network = self.hamiltonian.data, self.hamiltonian.network
+        x = self.hamiltonian.inputs(examples)
+        return input_cuts(data, network, network.layers[0].encoding, x, positive=True)
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> CumulantBatch:
         examples, weights = self.filled(examples, weights)

@@ -2,11 +2,12 @@
 
     bits -> mean and variance of z_h -> moments of a_h = activation(z_h) -> outputs' cumulants
 
-The cumulants of the first layer's pre-activations are exact. Then every z_h stands for a (nearly)
-Gaussian variable, whose activation has moments in closed form (`gaussian`), and a sign neuron is
-cut halfway between two points of the lattice on which z_h lies (`lattice`). Neurons, and outputs'
-biases, are taken as independent of one another, although a circuit correlates the few bits on
-either side of a block's end.
+The cumulants of the first layer's pre-activations are exact, in every encoding that a neuron can
+choose: those of the bits' sum, shifted and stretched. Then every z_h stands for a (nearly) Gaussian
+variable, whose activation has moments in closed form (`gaussian`), and a sign neuron is cut halfway
+between two points of the lattice on which z_h lies (`lattice`). Neurons, and outputs' biases, are
+taken as independent of one another, although a circuit correlates the few bits on either side of a
+block's end.
 
 Within a neuron (order "neuron") the choices and outgoing weights are correlated with
 the pre-activation through the last few weights, to first order by Stein's identity:
@@ -57,20 +58,24 @@ class HiddenBatch(Batch):
     **Attributes:**
 
     - `x`: inputs with the bias's, in their own order.
-    - `cut`: from where on a sign neuron of the first layer is +1.
+    - `cut`: from where on a sign neuron of the first layer is +1, in every encoding.
     """
 
     weights: Float[AnyArray, " n"]
     x: Float[AnyArray, "n fan_in"]
-    cut: Float[AnyArray, " n"]
+    cut: Float[AnyArray, "encodings n"]
     labels: Labels
 
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
-    """Codes of a neuron's choices that mean the same: its activation, unless it is off."""
+    """Codes of a neuron's choices that mean the same, unless it is off.
+
+    **Attributes:** `encoding` is its number in the layer's list.
+    """
 
     activation: str
+    encoding: int
     codes: tuple[int, ...]
 
     @property
@@ -80,12 +85,38 @@ class _Setting:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Layer:
-    """A dense layer: its forms, the input of every site of a run, and what follows a run."""
+    """A dense layer: its forms, the input of every site of a run, and what follows a run.
 
-    forms: LinearOutputs
+    **Attributes:** `encodings` are those that its units can have, with `forms` for each.
+    """
+
+    encodings: tuple[Encoding, ...]
+    forms: tuple[LinearOutputs, ...]
     columns: np.ndarray
     windows: Windows | None
     settings: tuple[_Setting, ...]
+
+    def of_bits(
+        self,
+        probabilities: Float[Array, " n_qubits"],
+        bands: tuple[Band, ...],
+        x: Float[Array, "n fan_in"],
+        order: int,
+        variance: Float[Array, "n fan_in"] | None = None,
+    ) -> list[tuple[jax.Array, ...]]:
+        """The units' cumulants in every encoding.
+
+        **Arguments:**
+
+        - `x`, `variance`: the inputs, or their means and variances if they vary, in their order.
+        """
+        inputs = x[:, self.columns]
+        first = self.forms[0].of_bits(probabilities, bands, inputs, order)
+        every = [first, *(self.forms[0].recoded(first, inputs, form) for form in self.forms[1:])]
+        if variance is None:
+            return every
+        spread = (form.spread(probabilities, variance[:, self.columns]) for form in self.forms)
+        return [(each[0], each[1] + more) for each, more in zip(every, spread, strict=True)]
 
 
 class HiddenCumulantEnergy(PreparedEnergy):
@@ -121,8 +152,13 @@ class HiddenCumulantEnergy(PreparedEnergy):
             sites = network.register.skip
             encoding = network.layers[-1].encoding
             self.skip = linear_forms(sites, encoding, 1.0), np.argsort(sites[0])
-        self.cuts = [sign_cut(network, number, positive=False)[0] for number in range(1, last)]
-        self.output_cut, self.half_step = sign_cut(network, last, positive=True)
+        self.cuts = [
+            [sign_cut(network, number, each, positive=False)[0] for each in layer.encodings]
+            for number, layer in enumerate(self.layers[1:last], 1)
+        ]
+        self.output_cut, self.half_step = sign_cut(
+            network, last, network.layers[last].encoding, positive=True
+        )
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> HiddenBatch:
         examples, weights = self.filled(examples, weights)
@@ -130,13 +166,16 @@ class HiddenCumulantEnergy(PreparedEnergy):
         x = exact_inputs(data, examples)
         if network.layers[0].bias:
             x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-        cut, _ = input_cuts(data, network, x, positive=False)
+        cuts = [
+            input_cuts(data, network, each, x, positive=False)[0]
+            for each in self.layers[0].encodings
+        ]
         scale = network.logit_scale
         output_cut = np.full(len(x), scale * self.output_cut)
         return HiddenBatch(
             weights,
             x.astype(self.dtype),
-            (network.hidden_scale * cut).astype(self.dtype),
+            (network.hidden_scale * np.stack(cuts)).astype(self.dtype),
             labels(data.y[examples], network.n_outputs, output_cut, self.dtype),
         )
 
@@ -171,22 +210,23 @@ class HiddenCumulantEnergy(PreparedEnergy):
         (layer,), order = self.layers, self.settings.order
         assert layer.windows is not None
         encoding = self.network.layers[1].encoding
-        z = NearlyNormal.of(
-            layer.forms.of_bits(probabilities, bands, batch.x[:, layer.columns], order)
-        )
+        every = [
+            NearlyNormal.of(each) for each in layer.of_bits(probabilities, bands, batch.x, order)
+        ]
         moments = joint_moments(mps, layer.windows)
-        edge = layer.forms.gain * self._edge(layer, batch.x)
-        cut = batch.cut[:, None]
+        edges = self._edges(layer, batch.x)
+        cuts = batch.cut[:, :, None]
         raw = []
         for power in range(1, order + 1):
-            total = jnp.zeros((), z.mean.dtype)
+            total = jnp.zeros((), batch.x.dtype)
             for setting in layer.settings:
+                z, cut = every[setting.encoding], cuts[setting.encoding]
                 value = z.activation(setting.activation, power, cut)[..., None]
                 weights = _weight_powers(moments, setting, encoding, power)
                 total = total + value * weights[0]
                 if layer.windows.n_weights:
                     slope = z.slope(setting.activation, power, cut) / z.deviation
-                    mixed = jnp.einsum("nj,jhc->nhc", edge, weights[1:])
+                    mixed = jnp.einsum("nj,jhc->nhc", edges[setting.encoding], weights[1:])
                     total = total + slope[..., None] * mixed
             raw.append(total)
         cumulants = [each.sum(1) for each in _cumulants_of_moments(raw)]
@@ -194,12 +234,13 @@ class HiddenCumulantEnergy(PreparedEnergy):
         if self.expected.needs_covariance:
             covariance = -jnp.einsum("nhc,nhd->ncd", raw[0], raw[0])
             for setting in layer.settings:
+                z, cut = every[setting.encoding], cuts[setting.encoding]
                 value = z.activation(setting.activation, 2, cut)
                 weights = _weight_pairs(moments, setting, encoding)
                 covariance = covariance + jnp.einsum("nh,hcd->ncd", value, weights[0])
                 if layer.windows.n_weights:
                     slope = z.slope(setting.activation, 2, cut) / z.deviation
-                    mixed = edge[:, :, None] * slope[:, None]
+                    mixed = edges[setting.encoding][:, :, None] * slope[:, None]
                     covariance = covariance + jnp.einsum("njh,jhcd->ncd", mixed, weights[1:])
         return self._add_biases(cumulants, covariance, probabilities, bands)
 
@@ -239,33 +280,30 @@ class HiddenCumulantEnergy(PreparedEnergy):
         variance: jax.Array | None = None
         covariance: jax.Array | None = None
         for number, layer in enumerate(self.layers):
-            inputs = mean[:, layer.columns]
-            cumulants = layer.forms.of_bits(probabilities, bands, inputs, 2)
-            if variance is not None:
-                spread = layer.forms.spread(probabilities, variance[:, layer.columns])
-                cumulants = cumulants[0], cumulants[1] + spread
+            every = layer.of_bits(probabilities, bands, mean, 2, variance)
             if number == len(self.layers) - 1:
                 if self.expected.needs_covariance:
                     assert variance is not None
-                    weights = layer.forms.mean_weights(probabilities)
+                    weights = layer.forms[0].mean_weights(probabilities)
                     covariance = jnp.einsum(
                         "nj,cj,dj->ncd", variance[:, layer.columns], weights, weights
                     )
-                return cumulants, covariance
+                return every[0], covariance
             assert layer.windows is not None
-            z = NearlyNormal.of(cumulants)
+            normal = [NearlyNormal.of(each) for each in every]
             moments = joint_moments(mps, layer.windows).codes
-            cut = batch.cut[:, None] if number == 0 else self._hidden_cut(number)
-            edge = layer.forms.gain * self._edge(layer, mean)
+            cuts = batch.cut[:, :, None] if number == 0 else self._hidden_cuts(number)
+            edges = self._edges(layer, mean)
             raw = []
             for power in (1, 2):
-                total = jnp.zeros_like(z.mean)
+                total = jnp.zeros_like(every[0][0])
                 for setting in layer.settings:
+                    z, cut = normal[setting.encoding], cuts[setting.encoding]
                     chosen = moments[setting.indices].sum(0)
                     total = total + z.activation(setting.activation, power, cut) * chosen[0]
                     if layer.windows.n_weights:
                         slope = z.slope(setting.activation, power, cut) / z.deviation
-                        total = total + slope * (edge @ chosen[1:])
+                        total = total + slope * (edges[setting.encoding] @ chosen[1:])
                 raw.append(total)
             mean, variance = raw[0], raw[1] - raw[0] ** 2
             if self.network.layers[number + 1].bias:
@@ -273,14 +311,15 @@ class HiddenCumulantEnergy(PreparedEnergy):
                 variance = jnp.pad(variance, ((0, 0), (0, 1)))
         raise AssertionError("the last layer returns")
 
-    def _hidden_cut(self, number: int) -> float:
-        return self.network.hidden_scale * self.cuts[number - 1]
+    def _hidden_cuts(self, number: int) -> list[float]:
+        return [self.network.hidden_scale * each for each in self.cuts[number - 1]]
 
     @staticmethod
-    def _edge(layer: _Layer, x: jax.Array) -> jax.Array:
-        """The inputs of the windows' weights."""
+    def _edges(layer: _Layer, x: jax.Array) -> list[jax.Array]:
+        """The change per bit of the windows' weights in every encoding."""
         assert layer.windows is not None
-        return x[:, x.shape[1] - layer.windows.n_weights :]
+        inputs = x[:, x.shape[1] - layer.windows.n_weights :]
+        return [form.gain * inputs for form in layer.forms]
 
 
 def _by_neuron(network: Network) -> bool:
@@ -298,33 +337,32 @@ def _by_neuron(network: Network) -> bool:
 def _layer(network: Network, number: int, by_neuron: bool, reach: int) -> _Layer:
     register, dense = network.register, network.layers[number]
     sites = register.weights[number]
-    is_last = number == len(network.layers) - 1
-    forms = linear_forms(sites, dense.encoding, 1.0 if is_last else network.hidden_scale)
     columns = np.argsort(sites[0])
-    if is_last:
-        return _Layer(forms, columns, None, ())
+    if number == len(network.layers) - 1:
+        form = linear_forms(sites, dense.encoding, 1.0)
+        return _Layer((dense.encoding,), (form,), columns, None, ())
     own = [
-        (choice, table)
+        table
         for choice, table in zip(network.choices, register.choices, strict=True)
         if choice.scope == "neuron" and choice.layer == number
     ]
-    choices = np.concatenate([np.zeros((len(sites), 0), int), *(table for _, table in own)], axis=1)
+    choices = np.concatenate([np.zeros((len(sites), 0), int), *own], axis=1)
     outgoing = np.zeros((len(sites), 0), int)
     if by_neuron:
         outgoing = register.weights[1][:, : dense.n_outputs].T
     windows = windows_between(sites, choices, outgoing, reach)
-    found: dict[str, list[int]] = {}
-    codes = np.ndindex(*(len(choice.by_code) for choice, _ in own))
-    for position, each in enumerate(codes):
-        activation, gate = network.activations[number], True
-        for (choice, _), code in zip(own, each, strict=True):
-            option = choice.by_code[code]
-            activation = option.activation or activation
-            gate = gate if option.gate is None else option.gate
-        if gate:
-            found.setdefault(activation, []).append(position)
-    settings = tuple(_Setting(name, tuple(codes)) for name, codes in found.items())
-    return _Layer(forms, columns, windows, settings)
+    by_code = network.neuron_settings(number)
+    found: dict[tuple[str, Encoding], list[int]] = {}
+    for code, each in enumerate(by_code):
+        if each.gate:
+            found.setdefault((each.activation, each.encoding), []).append(code)
+    encodings = tuple(dict.fromkeys(each.encoding for each in by_code))
+    settings = tuple(
+        _Setting(name, encodings.index(encoding), tuple(codes))
+        for (name, encoding), codes in found.items()
+    )
+    forms = tuple(linear_forms(sites, each, network.hidden_scale) for each in encodings)
+    return _Layer(encodings, forms, columns, windows, settings)
 
 
 def _weight_powers(

@@ -29,7 +29,7 @@ class ConnectedHiddenWork(eqx.Module):
     **Attributes:**
 
     - `frequency`, `real`, `imag`: as in `hamiltonian.hidden_basis.Cardinals`, None for patterns.
-    - `values`: every activation function on every level.
+    - `values`: every activation function on every level, in every encoding.
     - `inputs`: what incoming weights multiply.
     - `head`, `target`: the heads of each example.
     - `wanted`: rows that are not there to fill up the batch.
@@ -38,7 +38,7 @@ class ConnectedHiddenWork(eqx.Module):
     frequency: Float[AnyArray, "n terms"] | None
     real: Float[AnyArray, "n terms levels"] | None
     imag: Float[AnyArray, "n terms levels"] | None
-    values: Float[AnyArray, "n functions levels"]
+    values: Float[AnyArray, "n encodings functions levels"]
     inputs: Float[AnyArray, "n fan_in"]
     head: Int[AnyArray, "n each"]
     target: Int[AnyArray, "n each"]
@@ -61,8 +61,7 @@ def plan_connected_hidden(
     counts = np.full(len(examples), n_terms)
     cardinals = terms.basis.cardinals(terms.neurons, inputs, counts)
     head, target = terms.heads_of(np.asarray(hamiltonian.data.y)[examples])
-    missing = n_levels - cardinals.values.shape[2]
-    pad = ((0, 0), (0, 0), (0, missing))
+    pad = ((0, 0), (0, 0), (0, n_levels - cardinals.values.shape[-1]))
     frequency = real = imag = None
     if cardinals.frequency is not None and cardinals.coefficients is not None:
         frequency = cardinals.frequency.astype(dtype)
@@ -72,7 +71,7 @@ def plan_connected_hidden(
         frequency,
         real,
         imag,
-        np.pad(cardinals.values, pad).astype(dtype),
+        np.pad(cardinals.values, ((0, 0), *pad)).astype(dtype),
         inputs.astype(dtype),
         head,
         target,
@@ -109,8 +108,7 @@ def connected_hidden(
         start = start.astype(jnp.result_type(start, jnp.complex64))
         if head_sum.frequency is None:
             start = start.at[1:].set(0)
-        factor = jnp.asarray(summands.factor, item.values.dtype)
-        turns = _factors(head_sum, factor[:, None] * item.values[summands.function])
+        turns = jax.lax.complex(*terms.turns(item.values, jnp))
 
         def neuron(vector: jax.Array, maps: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
             levels = maps[0] if item.frequency is None else _levels(maps[0], item)

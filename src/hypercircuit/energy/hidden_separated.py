@@ -89,7 +89,7 @@ class SeparatedHiddenWork(eqx.Module):
 
     - `items`, `place`: the kernel's work, and block and slot of each item.
     - `real`, `imag`: the levels' coefficients for both bits of a shared last incoming weight.
-    - `values`: every activation function on every level.
+    - `values`: every activation function on every level, in every encoding.
     - `head`, `target`: the heads of each example.
     - `wanted`: rows that are not there to fill up the batch.
     """
@@ -98,7 +98,7 @@ class SeparatedHiddenWork(eqx.Module):
     place: Int[AnyArray, "n groups chunks 2"]
     real: Float[AnyArray, "n groups chunks chunk levels 2"]
     imag: Float[AnyArray, "n groups chunks chunk levels 2"]
-    values: Float[AnyArray, "n functions levels"]
+    values: Float[AnyArray, "n encodings functions levels"]
     head: Int[AnyArray, "n each"]
     target: Int[AnyArray, "n each"]
     wanted: Bool[AnyArray, " n"]
@@ -189,7 +189,7 @@ def plan_separated_hidden(
     place[np.tile(position, n_groups), of_group, np.tile(chunk, n_groups)] = np.stack(
         [index.block, index.slot], axis=1
     )
-    values = np.zeros((n, len(terms.neurons.names), n_levels))
+    values = np.zeros((*cardinals.values.shape[:3], n_levels))
     values[..., :found] = cardinals.values
     head, target = terms.heads_of(np.asarray(hamiltonian.data.y)[examples])
     return SeparatedHiddenWork(
@@ -221,9 +221,7 @@ def separated_hidden(
         at = work.place[..., 0], work.place[..., 1]
         path = "ngcqxf,ngcftb->ngqtbx"
         levels = jnp.einsum(path, real[at], work.real) - jnp.einsum(path, imag[at], work.imag)
-        dtype = levels.dtype
-        factor = jnp.asarray(summands.factor, dtype)[:, None]
-        turns = head_sum.factors(factor * work.values[:, summands.function], jnp)
+        turns = terms.turns(work.values, jnp)
         last = layout.n_hidden - 1
         parts = []
         for number, group in enumerate(groups):

@@ -17,7 +17,12 @@ _SNAP = 1e-6
 
 
 def input_cuts(
-    data: Dataset, network: Network, x: Float[np.ndarray, "n fan_in"], *, positive: bool
+    data: Dataset,
+    network: Network,
+    encoding: Encoding,
+    x: Float[np.ndarray, "n fan_in"],
+    *,
+    positive: bool,
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """The cuts of the first layer's sums of some examples, and half the lattice's spacing.
 
@@ -25,25 +30,29 @@ def input_cuts(
 
     **Arguments:**
 
+    - `encoding`: of the weights.
     - `x`: inputs, the bias's included.
     - `positive`: whether the jump lies just above zero and not just below.
     """
-    dense = network.layers[0]
     step = data.step
-    if step is None or (dense.bias and abs(1 / step - round(1 / step)) > _SNAP):
+    if step is None or (network.layers[0].bias and abs(1 / step - round(1 / step)) > _SNAP):
         return np.zeros(len(x)), 0.0
-    spacing = abs(dense.encoding.step) * step
-    return _cuts(dense.encoding.low * x.sum(1) / spacing, positive) * spacing, spacing / 2
+    spacing = abs(encoding.step) * step
+    return _cuts(encoding.low * x.sum(1) / spacing, positive) * spacing, spacing / 2
 
 
-def sign_cut(network: Network, layer: int, *, positive: bool) -> tuple[float, float]:
+def sign_cut(
+    network: Network, layer: int, encoding: Encoding, *, positive: bool
+) -> tuple[float, float]:
     """The same for a layer whose inputs are +1 or -1 and whose weights +-high; else zeros.
 
     `layer` is at least 1. The bias counts as one of the inputs.
     """
-    dense = network.layers[layer]
-    encoding: Encoding = dense.encoding
-    before = [each for each in network.choices if each.scope == "neuron" and each.layer < layer]
+    before = [
+        each
+        for each in network.choices
+        if each.scope == "neuron" and each.layer < layer and each.settings != ("encoding",)
+    ]
     last = layer == len(network.layers) - 1
     if (
         network.activations[layer - 1] != "sign"
@@ -53,7 +62,8 @@ def sign_cut(network: Network, layer: int, *, positive: bool) -> tuple[float, fl
     ):
         return 0.0, 0.0
     spacing = abs(encoding.step)
-    cut = _cuts(np.array([encoding.low * dense.fan_in / spacing]), positive)
+    n_inputs = network.layers[layer].fan_in
+    cut = _cuts(np.array([encoding.low * n_inputs / spacing]), positive)
     return float(cut[0]) * spacing, spacing / 2
 
 

@@ -100,6 +100,18 @@ class LinearOutputs(eqx.Module):
             totals.append(self.gain**total * value)
         return tuple(totals)
 
+    def recoded(
+        self,
+        cumulants: tuple[Float[Array, "n outputs"], ...],
+        x: Float[Array, "n fan_in"],
+        other: LinearOutputs,
+    ) -> tuple[Float[Array, "n outputs"], ...]:
+        """The cumulants of the same bits' forms in another encoding."""
+        total = x.sum(1, keepdims=True)
+        ratio = other.gain / self.gain
+        mean = ratio * (cumulants[0] - self.base * total) + other.base * total
+        return mean, *(ratio**n * each for n, each in enumerate(cumulants[1:], 2))
+
     def spread(
         self, probabilities: Float[Array, " n_qubits"], variances: Float[Array, "n fan_in"]
     ) -> Float[Array, "n outputs"]:

@@ -6,9 +6,13 @@ One output, or the difference of two, is a sum over neurons h,
 
 and a loss of it a sum  Re sum_k c_k exp(i nu_k o).  Every exponential is a product over neurons of
 a function of z_h and of a few bits of the neuron's own (its choices and outgoing weights), and
-the function of z_h is resolved by cardinal functions (`hidden_basis.py`):
+the function of z_h is resolved by cardinal functions of the sum s_h of the inputs whose bits are 1
+(`hidden_basis.py`):
 
-    exp(i nu_k o) = prod_h [ sum_t exp(i nu_k factor_h a_ht) D_t(z_h) ] * exp(i nu_k (bias + skip)).
+    exp(i nu_k o) = prod_h [ sum_t exp(i nu_k factor_h a_ht) D_t(s_h) ] * exp(i nu_k (bias + skip)),
+
+where a neuron's own choices set factor_h (its gate), the activation a_h and the encoding, by which
+a_ht is the activation of s_ht.
 
 A squared error takes the *jet* (1, u, u^2/2) of every summand u in place of the exponentials;
 jets multiply like polynomials cut off after the second degree.
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -107,9 +112,29 @@ class HiddenTerms(Terms):
         head = np.broadcast_to(np.arange(n_heads), (len(y), n_heads))
         return head, (y[:, None] == (np.arange(n_heads) if n_heads > 1 else 1)).astype(np.int64)
 
+    def turns(self, values: Any, xp: Any = np) -> tuple[Any, Any]:
+        """What every pattern of a neuron's own bits makes of the levels: real and imaginary parts.
+
+        **Arguments:**
+
+        - `values`: of `Cardinals`, (..., encodings, functions, levels), NumPy or JAX.
+
+        **Returns:** two arrays (terms, ..., patterns, levels).
+        """
+        own = self.summands
+        factor = xp.asarray(own.factor, values.dtype)[:, None]
+        turned = self.sum.factors(factor * values[..., own.encoding, own.function, :], xp)
+        belongs = self.basis.belongs(self.neurons)
+        if belongs is None:
+            return turned
+        mask = xp.asarray(belongs[own.encoding], values.dtype)
+        return mask * turned[0], mask * turned[1]
+
     def describe(self) -> str:
         kind = "a jet" if self.sum.frequency is None else f"{self.sum.n_terms} frequencies"
-        return f"one hidden layer, {kind} of each output on {self.basis.describe()}"
+        n_encodings = len(self.neurons.encodings)
+        each = f" in {n_encodings} encodings" if n_encodings > 1 else ""
+        return f"one hidden layer, {kind} of each output on {self.basis.describe()}{each}"
 
 
 def hidden_terms(
@@ -151,8 +176,8 @@ def _hidden_terms(
             f"the {loss.name} loss of {network.n_outputs} outputs does not separate over a shared "
             f"hidden layer; these losses do: {', '.join(separable)}"
         )
-    names, summands, heads = summands_of(network, paired=form == "pairs")
-    neurons = neurons_of(network, data, names)
+    names, encodings, summands, heads = summands_of(network, paired=form == "pairs")
+    neurons = neurons_of(network, data, names, encodings)
     if isinstance(expansion, Lattice) and neurons.step is None:
         raise ValueError(
             "a lattice expansion needs inputs (and 1, with a bias) that are integer multiples of "

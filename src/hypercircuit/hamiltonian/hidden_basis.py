@@ -1,16 +1,22 @@
 """How a hidden neuron's pre-activation z is resolved: cardinal functions on a few levels.
 
+Incoming bits enter through one sum s, and their encoding makes z of it,
+
+    s = sum_j x_j bit_j,      z = low * sum_j x_j + (high - low) * s.
+
 Any function g of one neuron's pre-activation is written as
 
-    g(z) = sum_t g(z_t) D_t(z),      D_t(z) = Re sum_m W_mt exp(i mu_m (z - origin)),
+    g(z) = sum_t g(z_t) D_t(s),      D_t(s) = Re sum_m W_mt exp(i mu_m (s - origin)),
 
-and every exponential is a product over the neuron's incoming weights.
+and every exponential is a product over the neuron's incoming weights. Where neurons choose their
+encoding, only the values g(z_t) depend on the setting.
 
 * On a *lattice* (inputs that are multiples of a step) D_t is the indicator of the t-th value: exact
-  for any activation. Values with equal activations share a level: two are left of them for sign.
+  for any activation. Values with equal activations in every encoding share a level: two are left
+  of them for sign in one encoding, at most one more for each further encoding.
 * With few incoming weights the levels are the *patterns* of their bits: exact for any inputs.
-* Otherwise D_t comes from least squares on an interval (a Fourier *extension*); its error depends
-  on g and is bounded in `hidden.py`.
+* Otherwise D_t comes from least squares on an interval of z (a Fourier *extension*), once for every
+  encoding; its error depends on g and is bounded in `hidden.py`.
 """
 
 from __future__ import annotations
@@ -40,12 +46,12 @@ class Cardinals(NamedTuple):
     - `frequency`: angle per unit input of an incoming bit that is 1 instead of 0, or None if the
       levels are the patterns of the incoming bits, the first one most significant.
     - `coefficients`: W, with the phases of all-zero bits and of the origin.
-    - `values`: every activation function on every level.
+    - `values`: every activation function on every level, in every encoding.
     """
 
     frequency: Float[np.ndarray, "n terms"] | None
     coefficients: Complex[np.ndarray, "n terms levels"] | None
-    values: Float[np.ndarray, "n functions levels"]
+    values: Float[np.ndarray, "n encodings functions levels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +60,14 @@ class Neurons:
 
     **Attributes:**
 
-    - `encoding`: of incoming weights.
+    - `encodings`: of incoming weights and biases that occur.
     - `bias`: whether the last incoming weight is a bias.
     - `scale`: the network's hidden scale.
     - `names`: the activation functions that occur.
     - `step`: the lattice of inputs and bias, or None.
     """
 
-    encoding: Encoding
+    encodings: tuple[Encoding, ...]
     bias: bool
     scale: float
     names: tuple[str, ...]
@@ -79,12 +85,20 @@ class Neurons:
         z = np.where(np.abs(z) < 1e-9 * (self.step or 1e-3), 0.0, z)
         return np.stack([ACTIVATIONS[name](self.scale * z) for name in self.names])
 
+    def encoded(self, total: np.ndarray | int, sums: np.ndarray) -> np.ndarray:
+        """What each encoding makes of all inputs' `total` and the `sums` of those with a bit 1.
+
+        **Returns:** (encodings, ...), the other axes those of `sums`.
+        """
+        return np.stack([each.low * total + each.step * sums for each in self.encodings])
+
     def reach(
         self, inputs: Float[np.ndarray, "n fan_in"]
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    ) -> tuple[Float[np.ndarray, "encodings n"], Float[np.ndarray, "encodings n"]]:
         """The least and the largest pre-activation of every example."""
-        low, high = self.encoding.low * inputs, self.encoding.high * inputs
-        return np.minimum(low, high).sum(1), np.maximum(low, high).sum(1)
+        ends = np.stack([np.minimum(inputs, 0).sum(1), np.maximum(inputs, 0).sum(1)])
+        z = self.encoded(inputs.sum(1), ends)
+        return z.min(1), z.max(1)
 
     def n_points(self, inputs: Float[np.ndarray, "n fan_in"]) -> Int[np.ndarray, " n"]:
         """How many equally spaced values the pre-activation takes."""
@@ -93,13 +107,15 @@ class Neurons:
         return total.astype(np.int64) + 1
 
 
-def neurons_of(network: Network, data: Dataset, names: tuple[str, ...]) -> Neurons:
+def neurons_of(
+    network: Network, data: Dataset, names: tuple[str, ...], encodings: tuple[Encoding, ...]
+) -> Neurons:
     """Read the description off a network."""
     dense = network.layers[0]
     step = data.step
     if step is not None and dense.bias and abs(1 / step - round(1 / step)) > 1e-6:
         step = None
-    return Neurons(dense.encoding, dense.bias, network.hidden_scale, names, step)
+    return Neurons(encodings, dense.bias, network.hidden_scale, names, step)
 
 
 class HiddenBasis(abc.ABC):
@@ -131,6 +147,10 @@ class HiddenBasis(abc.ABC):
     def n_levels(self, neurons: Neurons, inputs: Float[np.ndarray, "n fan_in"]) -> int:
         """The largest number of levels of these examples."""
 
+    def belongs(self, neurons: Neurons) -> Float[np.ndarray, "encodings levels"] | None:
+        """1 for the levels that resolve an encoding and 0 for others; None if all always do."""
+        return None
+
     @abc.abstractmethod
     def describe(self) -> str:
         """The kind and the size in a few words."""
@@ -149,14 +169,12 @@ class Patterns(HiddenBasis):
         return 2**self.fan_in
 
     def cardinals(self, neurons: Neurons, inputs: np.ndarray, n_terms: np.ndarray) -> Cardinals:
-        bits = bit_patterns(self.fan_in)
-        weights = np.where(bits == 0, neurons.encoding.low, neurons.encoding.high)
-        if neurons.step is None:
-            z = inputs @ weights.T
-        else:
-            # Whole numbers are added before they are multiplied: ties stay ties.
-            z = (np.rint(inputs / neurons.step) @ weights.T) * neurons.step
-        return Cardinals(None, None, np.moveaxis(neurons.activate(z), 0, 1))
+        # Whole numbers are added before they are multiplied: ties stay ties.
+        unit = neurons.step or 1.0
+        counts = inputs if neurons.step is None else np.rint(inputs / unit)
+        sums = counts @ bit_patterns(self.fan_in).T
+        values = neurons.activate(unit * neurons.encoded(counts.sum(1, keepdims=True), sums))
+        return Cardinals(None, None, values.transpose(2, 1, 0, 3))
 
     def describe(self) -> str:
         return f"{2**self.fan_in} patterns of a neuron's weights"
@@ -171,41 +189,33 @@ class LatticeLevels(HiddenBasis):
 
     def n_levels(self, neurons: Neurons, inputs: np.ndarray) -> int:
         keys = {(points, total) for points, total in self._keys(neurons, inputs)}
-        return max(_lattice_levels(neurons, *key)[0].shape[1] for key in keys)
+        return max(_lattice_levels(neurons, *key)[0].shape[-1] for key in keys)
 
     @staticmethod
-    def _keys(neurons: Neurons, inputs: np.ndarray) -> list[tuple[int, float]]:
-        """An example's number of points, and its least pre-activation in steps."""
+    def _keys(neurons: Neurons, inputs: np.ndarray) -> list[tuple[int, int]]:
+        """An example's number of points, and its least sum in steps."""
         assert neurons.step is not None
-        counts = np.rint(inputs / neurons.step)
-        low, high = neurons.encoding.low * counts, neurons.encoding.high * counts
-        least = np.round(np.minimum(low, high).sum(1), 9)
+        least = np.minimum(np.rint(inputs / neurons.step), 0).sum(1).astype(np.int64)
         return list(zip(neurons.n_points(inputs).tolist(), least.tolist(), strict=True))
 
     def cardinals(self, neurons: Neurons, inputs: np.ndarray, n_terms: np.ndarray) -> Cardinals:
         assert neurons.step is not None
-        spacing = neurons.step * abs(neurons.encoding.step)
-        lowest = neurons.reach(inputs)[0]
         parts = []
         for (points, least), terms in zip(self._keys(neurons, inputs), n_terms, strict=True):
             values, level = _lattice_levels(neurons, points, least)
             parts.append((_lattice_weights(points, int(terms), level), values))
-        widest = max(values.shape[1] for _, values in parts)
+        widest = max(values.shape[-1] for _, values in parts)
         most = int(n_terms.max())
         coefficients = np.zeros((len(parts), most, widest), complex)
-        levels = np.zeros((len(parts), len(neurons.names), widest))
+        levels = np.zeros((len(parts), len(neurons.encodings), len(neurons.names), widest))
         for i, (weights, values) in enumerate(parts):
             coefficients[i, : len(weights), : weights.shape[1]] = weights
-            levels[i, :, : values.shape[1]] = values
-        frequency = 2 * np.pi / ((2 * n_terms - 1) * spacing)[:, None] * np.arange(most)
+            levels[i, ..., : values.shape[-1]] = values
+        frequency = 2 * np.pi / ((2 * n_terms - 1) * neurons.step)[:, None] * np.arange(most)
         frequency *= np.arange(most) < n_terms[:, None]
-        # The phases of all-zero bits, counted from the lowest value.
-        angle = frequency * (neurons.encoding.low * inputs.sum(1) - lowest)[:, None]
-        return Cardinals(
-            frequency * neurons.encoding.step,
-            coefficients * np.exp(1j * angle)[:, :, None],
-            levels,
-        )
+        # The phases of all-zero bits, counted from the lowest sum.
+        angle = -frequency * np.minimum(inputs, 0).sum(1)[:, None]
+        return Cardinals(frequency, coefficients * np.exp(1j * angle)[:, :, None], levels)
 
     def describe(self) -> str:
         return "the lattice of pre-activations"
@@ -213,16 +223,17 @@ class LatticeLevels(HiddenBasis):
 
 @functools.lru_cache(maxsize=65536)
 def _lattice_levels(
-    neurons: Neurons, n_points: int, least: float
-) -> tuple[Float[np.ndarray, "functions levels"], Int[np.ndarray, " n_points"]]:
+    neurons: Neurons, n_points: int, least: int
+) -> tuple[Float[np.ndarray, "encodings functions levels"], Int[np.ndarray, " n_points"]]:
     """The distinct activations on a lattice, and which of them each point has."""
     assert neurons.step is not None
-    z = neurons.step * (least + abs(neurons.encoding.step) * np.arange(n_points))
-    values = neurons.activate(z)
-    # Activations rise monotonically, so equal ones are neighbours.
-    new = np.abs(np.diff(values, axis=1)).max(0) > 1e-12
+    total = n_points - 1 + 2 * least
+    z = neurons.step * neurons.encoded(total, least + np.arange(n_points))
+    values = np.swapaxes(neurons.activate(z), 0, 1)
+    # Activations are monotonic, so equal ones are neighbours.
+    new = np.abs(np.diff(values)).max((0, 1)) > 1e-12
     level = np.concatenate([[0], np.cumsum(new)])
-    return values[:, np.concatenate([[True], new])], level
+    return values[..., np.concatenate([[True], new])], level
 
 
 @functools.lru_cache(maxsize=1024)
@@ -246,7 +257,9 @@ def _lattice_weights(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExtensionLevels(HiddenBasis):
-    """Least squares on [-half_range, half_range], one for all examples.
+    """Least squares on [-half_range, half_range], one for all examples and encodings.
+
+    Frequencies and levels are those of the first encoding, then of the second, and so on.
 
     **Attributes:**
 
@@ -262,23 +275,30 @@ class ExtensionLevels(HiddenBasis):
     weights: Complex[np.ndarray, "terms levels"]
 
     def n_terms(self, neurons: Neurons, inputs: np.ndarray) -> np.ndarray:
-        return np.full(len(inputs), len(self.weights))
+        return np.full(len(inputs), len(neurons.encodings) * len(self.weights))
 
     def n_levels(self, neurons: Neurons, inputs: np.ndarray) -> int:
-        return len(self.points)
+        return len(neurons.encodings) * len(self.points)
 
     def cardinals(self, neurons: Neurons, inputs: np.ndarray, n_terms: np.ndarray) -> Cardinals:
-        n, most = len(inputs), int(n_terms.max())
-        weights = np.zeros((most, len(self.points)), complex)
-        weights[: len(self.weights)] = self.weights
-        frequency = np.broadcast_to(self.spacing * np.arange(most), (n, most))
-        angle = frequency * (neurons.encoding.low * inputs.sum(1))[:, None]
-        values = neurons.activate(self.points)
-        return Cardinals(
-            frequency * neurons.encoding.step,
-            weights * np.exp(1j * angle)[:, :, None],
-            np.broadcast_to(values, (n, *values.shape)),
-        )
+        n, most, n_encodings = len(inputs), int(n_terms.max()), len(neurons.encodings)
+        each_terms, each_levels = self.weights.shape
+        frequency = np.zeros((n, most))
+        coefficients = np.zeros((n, most, n_encodings * each_levels), complex)
+        mu = self.spacing * np.arange(each_terms)
+        for number, encoding in enumerate(neurons.encodings):
+            terms = slice(number * each_terms, (number + 1) * each_terms)
+            levels = slice(number * each_levels, (number + 1) * each_levels)
+            frequency[:, terms] = encoding.step * mu
+            turn = np.exp(1j * np.outer(encoding.low * inputs.sum(1), mu))
+            coefficients[:, terms, levels] = turn[:, :, None] * self.weights
+        values = np.tile(neurons.activate(self.points), n_encodings)
+        values = np.broadcast_to(values, (n, n_encodings, *values.shape))
+        return Cardinals(frequency, coefficients, values)
+
+    def belongs(self, neurons: Neurons) -> np.ndarray | None:
+        n_encodings = len(neurons.encodings)
+        return np.repeat(np.eye(n_encodings), len(self.points), 1) if n_encodings > 1 else None
 
     def describe(self) -> str:
         return f"a Fourier extension of {len(self.weights)} frequencies"

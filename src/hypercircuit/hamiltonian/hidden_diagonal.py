@@ -110,13 +110,12 @@ def _factors(
 
 def _neuron(hamiltonian: LossHamiltonian, terms: HiddenTerms, examples: np.ndarray) -> np.ndarray:
     """A hidden neuron's factor, incoming bits before its own, (examples, terms, patterns)."""
-    neurons, summands = terms.neurons, terms.summands
+    neurons = terms.neurons
     inputs = neurons.inputs(hamiltonian.data, examples)
     n_terms = terms.basis.n_terms(neurons, inputs)
     cardinals = terms.basis.cardinals(neurons, inputs, n_terms)
-    # (examples, own patterns, levels)
-    values = summands.factor[:, None] * cardinals.values[:, summands.function]
-    real, imag = terms.sum.factors(values)
+    # (terms, examples, own patterns, levels)
+    real, imag = terms.turns(cardinals.values)
     levels = np.moveaxis(real + 1j * imag, 0, 1)
     if cardinals.frequency is not None and cardinals.coefficients is not None:
         sums = inputs @ bit_patterns(inputs.shape[1]).T

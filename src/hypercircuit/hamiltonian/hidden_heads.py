@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from ..bnn import Network
+from ..bnn import Encoding, Network
 from ..data import Dataset
 from .expansion import Expansion, FourierExtension
 from .hidden_basis import Neurons, bit_patterns
@@ -37,7 +37,8 @@ class Summands:
     **Attributes:**
 
     - `bits`: the patterns of a neuron's choices, then of its weights to the head's outputs.
-    - `function`: the number of the activation function of every pattern.
+    - `function`, `encoding`: the numbers of every pattern's activation function and of the
+      encoding of its incoming weights.
     - `factor`: what the pattern multiplies the activation with.
     - `bias_bits`, `bias`: the patterns of the head's output biases, and what they add.
     - `skip_factor`: what a skip weight's value is multiplied with.
@@ -46,6 +47,7 @@ class Summands:
 
     bits: Int[np.ndarray, "patterns n_bits"]
     function: Int[np.ndarray, " patterns"]
+    encoding: Int[np.ndarray, " patterns"]
     factor: Float[np.ndarray, " patterns"]
     bias_bits: Int[np.ndarray, "bias_patterns n_bias_bits"]
     bias: Float[np.ndarray, " bias_patterns"]
@@ -84,41 +86,36 @@ class HeadSum:
         return xp.cos(angle), xp.sin(angle)
 
 
-def summands_of(network: Network, *, paired: bool) -> tuple[tuple[str, ...], Summands, np.ndarray]:
-    """The activation functions, what neurons add to a head, and the heads."""
+def summands_of(
+    network: Network, *, paired: bool
+) -> tuple[tuple[str, ...], tuple[Encoding, ...], Summands, np.ndarray]:
+    """Activation functions, encodings of incoming weights, what neurons add to a head, heads."""
     n_outputs = network.n_outputs
     pairs = list(itertools.combinations(range(n_outputs), 2))
     heads = np.array(pairs if paired else [(c, -1) for c in range(n_outputs)])
-    options = [(choice.by_code, choice.n_bits) for choice in network.choices]
-    n_choice_bits = sum(n_bits for _, n_bits in options)
+    settings = network.neuron_settings(0)
+    n_choice_bits = (len(settings) - 1).bit_length()
     encoding, scale = network.layers[1].encoding, network.logit_scale
     signs = np.array([1.0, -1.0] if paired else [1.0])
     bits = bit_patterns(n_choice_bits + len(signs))
-    names: dict[str, int] = {}
-    function, gate = [], []
-    for row in bits:
-        name, open_ = network.activations[0], True
-        start = 0
-        for by_code, n_bits in options:
-            code = int("".join(map(str, row[start : start + n_bits])), 2)
-            start += n_bits
-            name = by_code[code].activation or name
-            open_ = open_ if by_code[code].gate is None else bool(by_code[code].gate)
-        function.append(names.setdefault(name, len(names)))
-        gate.append(float(open_))
+    code = np.repeat(np.arange(len(settings)), 2 ** len(signs))
+    names = tuple(dict.fromkeys(each.activation for each in settings))
+    encodings = tuple(dict.fromkeys(each.encoding for each in settings))
+    gate = np.array([float(each.gate) for each in settings])[code]
     outgoing = encoding.low + encoding.step * bits[:, n_choice_bits:]
     bias_bits = bit_patterns(len(signs) if network.layers[1].bias else 0)
     bias = (encoding.low + encoding.step * bias_bits) @ signs[: bias_bits.shape[1]]
     summands = Summands(
         bits,
-        np.array(function),
-        scale * np.array(gate) * (outgoing @ signs),
+        np.array([names.index(each.activation) for each in settings])[code],
+        np.array([encodings.index(each.encoding) for each in settings])[code],
+        scale * gate * (outgoing @ signs),
         bias_bits,
         scale * bias,
         scale,
         len(signs),
     )
-    return tuple(names), summands, heads
+    return names, encodings, summands, heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,11 +140,12 @@ class Reach:
 def reach_of(network: Network, data: Dataset, neurons: Neurons, summands: Summands) -> Reach:
     """Go through all examples."""
     encoding, scale = network.layers[1].encoding, network.logit_scale
-    z_low = z_high = skip_low = skip_high = 0.0
+    z_low = z_high = np.zeros(len(neurons.encodings))
+    skip_low = skip_high = 0.0
     for part in np.array_split(np.arange(len(data)), -(-len(data) // 4096)):
         inputs = neurons.inputs(data, part)
         low, high = neurons.reach(inputs)
-        z_low, z_high = min(z_low, float(low.min())), max(z_high, float(high.max()))
+        z_low, z_high = np.minimum(z_low, low.min(1)), np.maximum(z_high, high.max(1))
         if network.skip:
             x = inputs[:, : network.n_inputs]
             both = scale * np.stack([encoding.low * x, encoding.high * x])
@@ -158,26 +156,29 @@ def reach_of(network: Network, data: Dataset, neurons: Neurons, summands: Summan
     added_low = float(summands.bias.min()) + skip_low
     added_high = float(summands.bias.max()) + skip_high
     # Activations rise monotonically, so the ends of the range are reached at its ends.
-    ends = neurons.activate(np.array([z_low, z_high]))[summands.function]
-    ends = ends * summands.factor[:, None]
+    ends = neurons.activate(np.stack([z_low, z_high], axis=1))
+    ends = ends[summands.function, summands.encoding] * summands.factor[:, None]
     n_hidden = network.layers[0].n_outputs
     lowest = n_hidden * float(ends.min()) + added_low
     highest = n_hidden * float(ends.max()) + added_high
     step = _head_lattice(network, neurons, summands)
     if step is not None and (highest - lowest) / step > 2 * MAX_OUTPUT_TERMS:
         step = None
-    return Reach(lowest, highest, step, max(-z_low, z_high), max(abs(added_low), abs(added_high)))
+    half_range = float(np.maximum(-z_low, z_high).max())
+    return Reach(lowest, highest, step, half_range, max(abs(added_low), abs(added_high)))
 
 
 def _head_lattice(network: Network, neurons: Neurons, summands: Summands) -> float | None:
     """The step of the lattice on which a head's values lie, from what generates them."""
-    unit = None
+    units: list[float | None] = [None] * len(neurons.encodings)
     if neurons.step is not None:
-        both = np.array([neurons.encoding.low, neurons.encoding.high])
-        unit = _common_step(neurons.scale * neurons.step * both)
+        both = np.array([[each.low, each.high] for each in neurons.encodings])
+        units = [_common_step(each) for each in neurons.scale * neurons.step * both]
     of_neuron = []
-    for function, factor in zip(summands.function, summands.factor, strict=True):
-        values = _generators(neurons.names[function], unit)
+    for function, encoding, factor in zip(
+        summands.function, summands.encoding, summands.factor, strict=True
+    ):
+        values = _generators(neurons.names[function], units[encoding])
         if values is None and factor != 0:
             return None
         of_neuron.append(factor * (np.zeros(1) if values is None else values))
@@ -186,9 +187,9 @@ def _head_lattice(network: Network, neurons: Neurons, summands: Summands) -> flo
     if network.skip:
         if neurons.step is None:
             return None
-        encoding = network.layers[1].encoding
-        both = np.array([encoding.low, encoding.high])
-        differences.append(network.logit_scale * neurons.step * both)
+        last = network.layers[1].encoding
+        values = np.array([last.low, last.high])
+        differences.append(network.logit_scale * neurons.step * values)
     return _common_step(np.concatenate(differences))
 
 

@@ -127,7 +127,7 @@ def plot_weights(
 
 
 def plot_architecture(
-    choices: Sequence[tuple[str, Sequence[str], Float[np.ndarray, "copies options"]]],
+    choices: Sequence[tuple[str, Sequence[str], Float[np.ndarray, "_ _"]]],
     path: str | os.PathLike[str],
 ) -> None:
     """The probability of every option, one panel a choice; copies of a choice as points.
