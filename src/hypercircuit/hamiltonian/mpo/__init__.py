@@ -1,0 +1,11 @@
+"""The loss Hamiltonian as one compressed diagonal matrix product operator."""
+
+from .operator import (
+    Compressed as Compressed,
+    DiagonalMPO as DiagonalMPO,
+    additive as additive,
+    compress as compress,
+    from_diagonal as from_diagonal,
+    identity as identity,
+    overlap as overlap,
+)
