@@ -307,15 +307,13 @@ def additive(parts: Sequence[tuple[int, DiagonalMPO]], n_sites: int) -> Diagonal
         waiting(start - site)
         last = part.n_sites - 1
         for number, tensor in enumerate(part.tensors):
-            first_side = 0 if number == 0 else 2
-            second_side = 0 if number == last else 2
-            shape = (2 + (tensor.shape[0] if number else 0), 2)
-            shape += (2 + (tensor.shape[2] if number != last else 0),)
-            joined = np.zeros(shape, tensor.dtype)
+            left = 2 + (tensor.shape[0] if number else 0)
+            right = 2 + (tensor.shape[2] if number != last else 0)
+            joined = np.zeros((left, 2, right), tensor.dtype)
             joined[0, :, 0] = joined[1, :, 1] = 1
             # Bond 0 waits for a part, bond 1 holds the sum of those that are through.
-            rows = slice(first_side, None) if number else slice(0, 1)
-            columns = slice(second_side, None) if number != last else slice(1, 2)
+            rows = slice(2, None) if number else slice(0, 1)
+            columns = slice(2, None) if number != last else slice(1, 2)
             joined[rows, :, columns] += tensor
             tensors.append(joined)
         site = start + part.n_sites

@@ -2,8 +2,8 @@
 
     C(w) = Re sum_t c_t exp(i nu_t sum_j g_{r(t) j} w_j)
 
-Term t has a frequency nu_t and the phases of row r(t) of the data. From left to right an orthonormal
-basis of functions of the bits so far is kept, orthonormal in the metric, together with every term's
+Term t has a frequency nu_t and the phases of row r(t) of the data. From left to right a basis of
+functions of the bits so far is kept, orthonormal in the metric, together with every term's
 coefficients L in it; a site doubles the basis, and a range finder picks the part that matters:
 
     Y[(a, w_j), s] = sum_t L_t[a] exp(i nu_t g_j w_j) c_t exp(i nu_t sum_{i > j} g_i s_i),
@@ -19,71 +19,23 @@ inputs are zero for several sites need one product of their coefficients for all
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float
 
 from ..._precision import check_precision
-from .operator import DiagonalMPO, identity, metric_weights
+from .operator import DiagonalMPO, metric_weights
+from .phases import PhaseTerms
 
 #: Neighbouring sites between two updates of the coefficients of idle rows.
 _GROUP = 4
+_TERMS_AT_ONCE = 1 << 14
 #: Rounding the products off to less than their type would end up in the operator.
 _HIGH = jax.lax.Precision.HIGHEST
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PhaseTerms:
-    """Products of phases on a chain of blocks of equal length.
-
-    The phase that a bit 1 at site j of block b adds for row r, per unit frequency, is
-    ``sign[r, b] * gains[example[r], j]``.
-
-    **Attributes:**
-
-    - `gains`: (n_examples, fan_in).
-    - `example`, `sign`: of every row, the latter -1, 0 or 1 for every block.
-    - `row`, `frequency`, `coefficient`: of every term; the phase of all zeros is part of the
-      coefficient.
-    - `constant`: what is added to the sum.
-    """
-
-    gains: Float[np.ndarray, "n_examples fan_in"]
-    example: Int[np.ndarray, " n_rows"]
-    sign: Int[np.ndarray, "n_rows n_blocks"]
-    row: Int[np.ndarray, " n_terms"]
-    frequency: Float[np.ndarray, " n_terms"]
-    coefficient: Complex[np.ndarray, " n_terms"]
-    constant: float
-
-    @property
-    def n_sites(self) -> int:
-        return self.sign.shape[1] * self.gains.shape[1]
-
-    @property
-    def n_terms(self) -> int:
-        return len(self.row)
-
-    def values(
-        self, bits: Int[np.ndarray, "n_networks n_sites"]
-    ) -> Float[np.ndarray, " n_networks"]:
-        """The sum at bitstrings, term by term."""
-        blocks = bits.reshape(len(bits), self.sign.shape[1], -1).astype(np.float64)
-        totals = np.full(len(bits), self.constant)
-        per_example = np.einsum("ej,mbj->ebm", self.gains, blocks)
-        for start in range(0, self.n_terms, 1 << 14):
-            part = slice(start, start + (1 << 14))
-            rows = self.row[part]
-            sums = np.einsum("rb,rbm->rm", self.sign[rows], per_example[self.example[rows]])
-            phases = self.frequency[part, None] * sums
-            coefficient = self.coefficient[part]
-            totals += coefficient.real @ np.cos(phases) - coefficient.imag @ np.sin(phases)
-        return totals
 
 
 def sketch(
@@ -98,7 +50,8 @@ def sketch(
     """The terms' sum as an operator of this bond dimension, see the module's text.
 
     The result is nearly as close, in the metric, as an operator of somewhat smaller bond dimension
-    can be: make it wider than needed and truncate with `compress`.
+    can be: make it wider than needed and truncate with `compress`. But for its last tensor it is
+    orthonormal from the left in the metric.
 
     **Arguments:**
 
@@ -116,10 +69,18 @@ def sketch(
     roots = jnp.asarray(np.sqrt(weights), dtype)
     coefficients = jnp.zeros((terms.n_terms, 2, bond), dtype).at[:, 0, 0].set(1)
     columns = jnp.zeros((bond, bond), dtype)
-    columns = columns.at[0].set(jnp.asarray(terms.values(strings) - terms.constant, dtype))
+    columns = columns.at[0].set(jnp.asarray(terms.values(strings), dtype))
     plan = _Plan(terms, strings, dtype)
+    # Near the end few strings are left: every one is looked at, whatever it weighs.
+    n_last = min(int(np.log2(bond)), n_sites)
+    enumerated = False
     tensors: list[np.ndarray] = []
     for start in range(0, n_sites, _GROUP):
+        if not enumerated and n_sites - start <= n_last + _GROUP:
+            strings[:, n_sites - n_last :] = np.resize(_all_strings(n_last), (bond, n_last))
+            strings[:, :start] = 0
+            plan, enumerated = _Plan(terms, strings, dtype), True
+            columns = plan.columns(coefficients)
         work = plan.group(start)
         stop = min(start + _GROUP, n_sites)
         coefficients, columns, isometries = _advance(
@@ -132,7 +93,7 @@ def sketch(
     tensors[0] = tensors[0][:1]
     tensors[-1] = tensors[-1] @ np.asarray(columns, np.float64).mean(1)[:, None]
     plain = [t / np.sqrt(q)[:, None] for t, q in zip(tensors, weights, strict=True)]
-    return DiagonalMPO(tuple(plain)) + identity(n_sites, terms.constant)
+    return DiagonalMPO(tuple(plain))
 
 
 class _Plan:
@@ -143,9 +104,20 @@ class _Plan:
         n_blocks, fan_in = terms.sign.shape[1], terms.gains.shape[1]
         self._strings = strings.reshape(len(strings), n_blocks, fan_in)
         self._per_block = np.einsum("ej,mbj->bem", terms.gains, self._strings)
-        order = np.argsort(terms.row, kind="stable")
-        assert (order == np.arange(len(order))).all(), "terms lie row by row"
         self._first = np.searchsorted(terms.row, np.arange(len(terms.example) + 1))
+
+    def columns(self, coefficients: jax.Array) -> jax.Array:
+        """The rest of the operator at all strings in the basis so far, from every term."""
+        terms = self.terms
+        sums = np.einsum("rb,brm->rm", terms.sign, self._per_block[:, terms.example])
+        total = jnp.zeros((coefficients.shape[2], len(self._strings)), self.dtype)
+        for start in range(0, terms.n_terms, _TERMS_AT_ONCE):
+            part = slice(start, start + _TERMS_AT_ONCE)
+            rest = np.exp(1j * terms.frequency[part, None] * sums[terms.row[part]])
+            rest *= terms.coefficient[part, None]
+            signed = np.stack([rest.real, -rest.imag], axis=1).astype(self.dtype)
+            total += jnp.einsum("tca,tcm->am", coefficients[part], signed, precision=_HIGH)
+        return total
 
     def group(self, start: int) -> tuple[np.ndarray, ...]:
         """What `_advance` takes for the sites from `start`."""
@@ -252,6 +224,11 @@ def _advance(
     idle = jnp.matmul(coefficients.reshape(-1, bond), product, precision=_HIGH)
     coefficients = idle.reshape(coefficients.shape).at[index].set(active, mode="drop")
     return coefficients, columns, isometries
+
+
+def _all_strings(n_sites: int) -> np.ndarray:
+    """All bitstrings of this length, (2^n_sites, n_sites)."""
+    return (np.arange(2**n_sites)[:, None] >> np.arange(n_sites)[::-1]) & 1
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
