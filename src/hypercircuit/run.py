@@ -42,6 +42,7 @@ from .decode import (
     score_network,
 )
 from .energy import (
+    MPO,
     Cumulant,
     EnergyKind,
     Exact,
@@ -56,6 +57,7 @@ from .problem import Problem, build_problem, describe_data
 from .state import exact_mps, sample
 from .study import plot_architecture, plot_training, plot_weights
 from .train import (
+    LBFGS,
     KLPenalty,
     Progress,
     Schedule,
@@ -85,15 +87,7 @@ def train_run(
     if finished is not None:
         report(f"{folder} holds a finished run; choose another --out to train again")
         return finished
-    optimiser = make_optimiser(
-        config.optimiser.name,
-        config.optimiser.learning_rate,
-        schedule=config.optimiser.schedule,
-        schedule_options=config.optimiser.schedule_options,
-        options=config.optimiser.options,
-        steps=config.train.steps,
-        clip_norm=config.optimiser.clip_norm,
-    )
+    optimiser = _optimiser(config)
     penalty = _penalty(config)
     begun = time.perf_counter()
     with StopSignals() as stop:
@@ -151,8 +145,13 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
         "cumulant": Cumulant(settings.order),
         "sampled": Sampled(settings.samples),
         "statevector": Statevector(),
+        "mpo": MPO(**dataclasses.asdict(config.mpo)),
     }
-    if isinstance(hamiltonian.terms, NoTerms) and settings.kind in ("exact", "statevector"):
+    if isinstance(hamiltonian.terms, NoTerms) and settings.kind in (
+        "exact",
+        "statevector",
+        "mpo",
+    ):
         raise ConfigError(
             f"energy.kind={settings.kind!r} is not possible: {hamiltonian.terms.reason}; "
             "set energy.kind='sampled', or 'cumulant', an approximation"
@@ -178,7 +177,7 @@ def _train(
     problem: Problem,
     hamiltonian: LossHamiltonian,
     kind: EnergyKind,
-    optimiser: optax.GradientTransformation,
+    optimiser: optax.GradientTransformation | LBFGS,
     penalty: KLPenalty | None,
     folder: Path,
     report: Report,
@@ -222,6 +221,21 @@ def _train(
     return trained
 
 
+def _optimiser(config: Config) -> optax.GradientTransformation | LBFGS:
+    settings = config.optimiser
+    if settings.name == "lbfgs":
+        return LBFGS(**settings.options)
+    return make_optimiser(
+        settings.name,
+        settings.learning_rate,
+        schedule=settings.schedule,
+        schedule_options=settings.schedule_options,
+        options=settings.options,
+        steps=config.train.steps,
+        clip_norm=settings.clip_norm,
+    )
+
+
 def _penalty(config: Config) -> KLPenalty | None:
     settings = config.objective
     if settings.beta == 0:
@@ -262,7 +276,16 @@ def _training_result(
         "data_fingerprint": hamiltonian.data.fingerprint,
         "versions": versions(),
     }
-    for name in ("check_error", "check_error_max", "check_standard_error", "kl", "beta"):
+    for name in (
+        "check_error",
+        "check_error_max",
+        "check_standard_error",
+        "mpo_rms",
+        "mpo_max",
+        "mpo_compressions",
+        "kl",
+        "beta",
+    ):
         result[name] = _number(last.get(name))
     return result
 

@@ -24,6 +24,7 @@ from .values import (
 )
 
 MNIST_SIDE = 28
+ENERGIES = ("cumulant", "exact", "sampled", "statevector", "mpo", "auto")
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,9 @@ class EnergyConfig(Section):
 
     Attributes:
         kind: "cumulant"; "exact"; "sampled", for any network; "statevector": exact from all 2^N
-            losses, for at most 24 qubits and all the examples at once; or "auto": "exact" where
-            the loss separates and "sampled" where it does not.
+            losses, for at most 24 qubits and all the examples at once; "mpo", compressed operators
+            for all the examples at once, see [mpo]; or "auto": "exact" where the loss separates
+            and "sampled" where it does not.
         order: cumulants used by "cumulant", 2 or 4.
         samples: networks drawn per step by "sampled", at least 2.
         check_examples: examples on which the estimator is compared with the exact
@@ -208,10 +210,34 @@ class EnergyConfig(Section):
     """
 
     section: ClassVar[str] = "energy"
-    kind: str = setting("cumulant", one_of("cumulant", "exact", "sampled", "statevector", "auto"))
+    kind: str = setting("cumulant", one_of(*ENERGIES))
     order: int = setting(2, one_of(2, 4))
     samples: int = setting(32, at_least(2))
     check_examples: int = setting(100, at_least(1))
+
+
+@dataclass(frozen=True)
+class MPOConfig(Section):
+    """The loss of all the examples as compressed matrix product operators (energy.kind = "mpo").
+
+    Attributes:
+        max_bond: largest bond dimension of the operators, at least 1.
+        tolerance: root mean square error that truncation may make in the metric, in the loss's
+            unit, as far as max_bond allows.
+        metric: "state", around the marginals of the state, or "uniform", all networks alike.
+        trust: error on samples of the state, as a share of their mean loss, beyond which training
+            compresses again around the state.
+        check_every: steps between two measurements of that error.
+        samples: networks drawn for each of them.
+    """
+
+    section: ClassVar[str] = "mpo"
+    max_bond: int = setting(64, at_least(1))
+    tolerance: float = setting(0.0, at_least(0))
+    metric: str = setting("state", one_of("state", "uniform"))
+    trust: float = setting(0.02, at_least(0, "0 compresses at every measurement"))
+    check_every: int = setting(10, at_least(1))
+    samples: int = setting(64, at_least(2))
 
 
 @dataclass(frozen=True)
@@ -242,7 +268,8 @@ class OptimiserConfig(Section):
     """The optax optimiser and its learning rate.
 
     Attributes:
-        name: name of an optax optimiser, as "adam".
+        name: name of an optax optimiser, as "adam"; or "lbfgs", for energies that are no
+            estimates: train.batch_size=0, and no key but `options.memory_size` is used.
         learning_rate: the largest or first learning rate, in radians, above 0.
         schedule: "constant", "cosine", "linear", "exponential", "warmup_cosine",
             "onecycle" or the name of an optax schedule.

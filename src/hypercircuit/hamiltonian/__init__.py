@@ -26,6 +26,7 @@ from .losses import (
 from .mpo import (
     CompressedLoss as CompressedLoss,
     DiagonalMPO as DiagonalMPO,
+    MeasuredError as MeasuredError,
     compress_loss as compress_loss,
 )
 from .spectral import (

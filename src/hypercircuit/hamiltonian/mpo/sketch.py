@@ -25,7 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..._precision import check_precision
 from .operator import DiagonalMPO, metric_weights
@@ -34,6 +34,8 @@ from .phases import PhaseTerms
 #: Neighbouring sites between two updates of the coefficients of idle rows.
 _GROUP = 4
 _TERMS_AT_ONCE = 1 << 14
+#: Below this, a step's terms cost less than compiling another program.
+_SMALL = 1 << 13
 #: Rounding the products off to less than their type would end up in the operator.
 _HIGH = jax.lax.Precision.HIGHEST
 
@@ -64,7 +66,7 @@ def sketch(
     n_sites = terms.n_sites
     weights = metric_weights(probabilities, n_sites)
     rng = np.random.default_rng(seed)
-    strings = (rng.random((bond, n_sites)) < weights[:, 1]).astype(np.float64)
+    strings = (rng.random((bond, n_sites)) < weights[:, 1]).astype(np.int64)
 
     roots = jnp.asarray(np.sqrt(weights), dtype)
     coefficients = jnp.zeros((terms.n_terms, 2, bond), dtype).at[:, 0, 0].set(1)
@@ -99,10 +101,12 @@ def sketch(
 class _Plan:
     """Lays out, group by group of sites, the terms that the group's bits turn."""
 
-    def __init__(self, terms: PhaseTerms, strings: np.ndarray, dtype: np.dtype) -> None:
+    def __init__(
+        self, terms: PhaseTerms, strings: Int[np.ndarray, "n n_sites"], dtype: np.dtype
+    ) -> None:
         self.terms, self.dtype = terms, dtype
         n_blocks, fan_in = terms.sign.shape[1], terms.gains.shape[1]
-        self._strings = strings.reshape(len(strings), n_blocks, fan_in)
+        self._strings = strings.reshape(len(strings), n_blocks, fan_in).astype(np.float64)
         self._per_block = np.einsum("ej,mbj->bem", terms.gains, self._strings)
         self._first = np.searchsorted(terms.row, np.arange(len(terms.example) + 1))
 
@@ -242,6 +246,8 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _bucket(count: int, largest: int) -> int:
     """The least of a few sizes that holds `count`, so that few programs are compiled."""
     size = largest
-    while size > 16 and count <= int(0.7 * size):
-        size = int(0.7 * size)
-    return size
+    while True:
+        smaller = int((0.7 if size > _SMALL else 0.2) * size)
+        if smaller < max(count, 16):
+            return size
+        size = smaller
