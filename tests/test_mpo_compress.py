@@ -79,7 +79,7 @@ def test_every_streamed_route_without_truncation_is_the_diagonal(name, metric):
     probabilities = asymmetric(n) if metric == "product" else None
     found = compress_loss(hamiltonian, 2**n, probabilities=probabilities, dtype=np.float64)
     np.testing.assert_allclose(found.mpo().diagonal(), hamiltonian.diagonal(), atol=1e-10)
-    assert found.measured.rms <= hamiltonian.spectral_error + 1e-6
+    assert found.measured.rms <= hamiltonian.spectral_error + 1e-5
     bits = np.random.default_rng(1).integers(0, 2, (5, n))
     np.testing.assert_allclose(found.values(bits), found.mpo().values(bits), atol=1e-12)
 

@@ -107,13 +107,14 @@ class _Plan:
         self.terms, self.dtype = terms, dtype
         n_blocks, fan_in = terms.sign.shape[1], terms.gains.shape[1]
         self._strings = strings.reshape(len(strings), n_blocks, fan_in).astype(np.float64)
-        self._per_block = np.einsum("ej,mbj->bem", terms.gains, self._strings)
+        # What the sites of every block that are left add to each example's phase.
+        self._left = np.einsum("ej,mbj->bem", terms.gains, self._strings, optimize=True)
         self._first = np.searchsorted(terms.row, np.arange(len(terms.example) + 1))
 
     def columns(self, coefficients: jax.Array) -> jax.Array:
         """The rest of the operator at all strings in the basis so far, from every term."""
         terms = self.terms
-        sums = np.einsum("rb,brm->rm", terms.sign, self._per_block[:, terms.example])
+        sums = np.einsum("rb,brm->rm", terms.sign, self._left[:, terms.example])
         total = jnp.zeros((coefficients.shape[2], len(self._strings)), self.dtype)
         for start in range(0, terms.n_terms, _TERMS_AT_ONCE):
             part = slice(start, start + _TERMS_AT_ONCE)
@@ -124,7 +125,7 @@ class _Plan:
         return total
 
     def group(self, start: int) -> tuple[np.ndarray, ...]:
-        """What `_advance` takes for the sites from `start`."""
+        """What `_advance` takes for the sites from `start`; groups come in order."""
         terms = self.terms
         n_blocks, fan_in = terms.sign.shape[1], terms.gains.shape[1]
         sites = np.arange(start, min(start + _GROUP, terms.n_sites))
@@ -132,14 +133,13 @@ class _Plan:
         gains = terms.sign[:, blocks] * terms.gains[np.ix_(terms.example, inputs)]
         rows = np.flatnonzero(gains.any(1))
         # Everything to the right of the group, in double precision.
+        for block in np.unique(blocks):
+            done = inputs[blocks == block]
+            self._left[block] -= terms.gains[:, done] @ self._strings[:, block, done].T
         right = np.zeros((len(rows), len(self._strings)))
         example = terms.example[rows]
         for block in range(blocks[-1], n_blocks):
-            sums = self._per_block[block]
-            if block == blocks[-1]:
-                done = slice(0, inputs[-1] + 1)
-                sums = sums - terms.gains[:, done] @ self._strings[:, block, done].T
-            right += terms.sign[rows, block][:, None] * sums[example]
+            right += terms.sign[rows, block][:, None] * self._left[block, example]
         counts = self._first[rows + 1] - self._first[rows]
         n_active = int(counts.sum())
         padded = _bucket(n_active, terms.n_terms)
