@@ -1,5 +1,7 @@
 """Diagonal operators for tests, and their entries by brute force."""
 
+import itertools
+
 import numpy as np
 
 import oracles
@@ -10,7 +12,7 @@ def random_mpo(bonds: tuple[int, ...], *, seed: int) -> DiagonalMPO:
     """Normally distributed entries with a drift, so that no two sites or bits look alike."""
     rng = np.random.default_rng(seed)
     tensors = []
-    for site, (left, right) in enumerate(zip(bonds[:-1], bonds[1:], strict=True)):
+    for site, (left, right) in enumerate(itertools.pairwise(bonds)):
         tensor = rng.normal(size=(left, 2, right))
         tensor[:, 1] += 0.05 * (site + 1)
         tensors.append(tensor)

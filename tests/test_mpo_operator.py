@@ -1,5 +1,7 @@
 """Diagonal matrix product operators against brute force over all bitstrings."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_values_without_rows_and_where_a_vector_vanishes(mpo: DiagonalMPO):
 
 def test_shape_in_numbers(mpo: DiagonalMPO):
     assert (mpo.n_sites, mpo.max_bond, mpo.bonds) == (7, 5, BONDS)
-    assert mpo.n_bytes == 8 * 2 * sum(a * b for a, b in zip(BONDS, BONDS[1:], strict=False))
+    assert mpo.n_bytes == 8 * 2 * sum(a * b for a, b in itertools.pairwise(BONDS))
     single = mpo.astype(np.float32)
     assert single.n_bytes == mpo.n_bytes // 2
     np.testing.assert_allclose(single.diagonal(), mpo.diagonal(), rtol=1e-4, atol=1e-4)

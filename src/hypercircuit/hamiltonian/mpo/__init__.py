@@ -1,5 +1,12 @@
 """The loss Hamiltonian as one compressed diagonal matrix product operator."""
 
+from .interchange import (
+    diagonal_to_quimb as diagonal_to_quimb,
+    load_mpo as load_mpo,
+    mpo_from_quimb as mpo_from_quimb,
+    mpo_to_quimb as mpo_to_quimb,
+    save_mpo as save_mpo,
+)
 from .operator import (
     Compressed as Compressed,
     DiagonalMPO as DiagonalMPO,

@@ -309,8 +309,8 @@ def additive(parts: Sequence[tuple[int, DiagonalMPO]], n_sites: int) -> Diagonal
         for number, tensor in enumerate(part.tensors):
             first_side = 0 if number == 0 else 2
             second_side = 0 if number == last else 2
-            shape = (2 + (tensor.shape[0] if number else 0), 2)
-            shape += (2 + (tensor.shape[2] if number != last else 0),)
+            left = 2 + (tensor.shape[0] if number else 0)
+            shape = (left, 2, 2 + (tensor.shape[2] if number != last else 0))
             joined = np.zeros(shape, tensor.dtype)
             joined[0, :, 0] = joined[1, :, 1] = 1
             # Bond 0 waits for a part, bond 1 holds the sum of those that are through.
