@@ -14,5 +14,6 @@ from .operator import (
     compress as compress,
     from_diagonal as from_diagonal,
     identity as identity,
+    metric_weights as metric_weights,
     overlap as overlap,
 )

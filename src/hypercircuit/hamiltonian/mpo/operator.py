@@ -189,6 +189,9 @@ def compress(
 ) -> Compressed:
     """Truncate singular values from right to left, after a sweep that orthogonalises.
 
+    The rounding of I. V. Oseledets, SIAM J. Sci. Comput. 33, 2295 (2011), in the metric: at most
+    sqrt(n_sites - 1) times the smallest error that an operator of these bonds can have.
+
     **Arguments:**
 
     - `max_bond`: largest bond kept; any, if left out.
