@@ -74,7 +74,7 @@ def improve(
     temperatures: Sequence[float] | Float[np.ndarray, " n"] = (),
     seed: int = 0,
 ) -> Improved:
-    """Sweep from right to left and back until no change of two neighbouring cells helps.
+    """Sweep from left to right and back until no change of two neighbouring cells helps.
 
     **Arguments:**
 
