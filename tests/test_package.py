@@ -20,6 +20,8 @@ README = ROOT / "README.md"
 #: Data flows from top to bottom: a room imports only from rooms above it.
 ROOMS = (
     "_files",
+    "_hdf5",
+    "_quimb",
     "_precision",
     "_types",
     "data",

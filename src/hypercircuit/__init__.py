@@ -78,9 +78,11 @@ from .state import (
     sample as sample,
 )
 from .study import (
+    GroundState as GroundState,
     LossHistogram as LossHistogram,
     Success as Success,
     loss_histogram as loss_histogram,
+    minimise as minimise,
     pauli_coefficients as pauli_coefficients,
     pauli_weights as pauli_weights,
     success_probability as success_probability,

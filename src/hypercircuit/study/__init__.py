@@ -1,5 +1,8 @@
-"""Looking at results: figures, success probabilities, the spectrum of a loss."""
+"""Looking at results: figures, success probabilities, a loss's spectrum and classical optimum."""
 
+from .bit_search import Improved as Improved, beam_search as beam_search, improve as improve
+from .dmrg import DMRGResult as DMRGResult, dmrg as dmrg, dmrg_bytes as dmrg_bytes
+from .ground_state import GroundState as GroundState, minimise as minimise
 from .plots import (
     plot_architecture as plot_architecture,
     plot_losses as plot_losses,

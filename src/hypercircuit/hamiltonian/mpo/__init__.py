@@ -6,6 +6,13 @@ from .compressed import (
     Part as Part,
     compress_loss as compress_loss,
 )
+from .interchange import (
+    diagonal_to_quimb as diagonal_to_quimb,
+    load_mpo as load_mpo,
+    mpo_from_quimb as mpo_from_quimb,
+    mpo_to_quimb as mpo_to_quimb,
+    save_mpo as save_mpo,
+)
 from .operator import (
     Compressed as Compressed,
     DiagonalMPO as DiagonalMPO,
@@ -13,5 +20,6 @@ from .operator import (
     compress as compress,
     from_diagonal as from_diagonal,
     identity as identity,
+    metric_weights as metric_weights,
     overlap as overlap,
 )

@@ -189,6 +189,9 @@ def compress(
 ) -> Compressed:
     """Truncate singular values from right to left, after a sweep that orthogonalises.
 
+    The rounding of I. V. Oseledets, SIAM J. Sci. Comput. 33, 2295 (2011), in the metric: at most
+    sqrt(n_sites - 1) times the smallest error that an operator of these bonds can have.
+
     **Arguments:**
 
     - `max_bond`: largest bond kept; any, if left out.
@@ -199,10 +202,7 @@ def compress(
     **Raises:** `ValueError` for a `max_bond` under 1, a negative tolerance or probabilities that
     do not fit.
     """
-    if max_bond is not None and max_bond < 1:
-        raise ValueError(f"max_bond must be at least 1, got {max_bond}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must not be negative, got {tolerance}")
+    _check_truncation(max_bond, tolerance)
     n_sites = mpo.n_sites
     roots = np.sqrt(metric_weights(probabilities, n_sites))
     tensors = [
@@ -217,8 +217,10 @@ def compress(
         scale = float(np.abs(rest).max()) or 1.0
         log += np.log(scale)
         tensors[site + 1] = np.tensordot(rest / scale, tensors[site + 1], axes=1)
-    total = np.exp(log)
-    share = (tolerance / total) ** 2 / max(n_sites - 1, 1) if total > 0 else 0.0
+    scale = float(np.abs(tensors[-1]).max()) or 1.0
+    tensors[-1] = tensors[-1] / scale
+    total = np.exp(log + np.log(scale))
+    share = tolerance / total / np.sqrt(max(n_sites - 1, 1)) if total > 0 else 0.0
     discarded = np.zeros(max(n_sites - 1, 0))
     kept_values: list[np.ndarray] = [np.zeros(0)] * max(n_sites - 1, 0)
     for site in range(n_sites - 1, 0, -1):
@@ -226,17 +228,17 @@ def compress(
         u, values, v = _svd(tensors[site].reshape(left, 2 * right))
         tails = np.sqrt(np.cumsum((values**2)[::-1])[::-1])
         rounding = 1e-15 * values[0] * len(values)
-        keep = max(1, int((tails > max(np.sqrt(share), rounding)).sum()))
+        keep = max(1, int((tails > max(share, rounding)).sum()))
         keep = min(keep, max_bond or keep)
         if keep < len(values):
-            discarded[site - 1] = tails[keep] * total
+            discarded[site - 1] = tails[keep]
         kept_values[site - 1] = values[:keep] * total
         tensors[site] = v[:keep].reshape(keep, 2, right)
         tensors[site - 1] = np.tensordot(tensors[site - 1], u[:, :keep] * values[:keep], axes=1)
     tensors[0] = tensors[0] * total
     plain = tuple(tensor / root[:, None] for tensor, root in zip(tensors, roots, strict=True))
-    error = float(np.sqrt((discarded**2).sum()))
-    return Compressed(DiagonalMPO(plain), error, discarded, kept_values)
+    error = float(np.sqrt((discarded**2).sum()) * total)
+    return Compressed(DiagonalMPO(plain), error, discarded * total, kept_values)
 
 
 def from_diagonal(
@@ -247,8 +249,9 @@ def from_diagonal(
     probabilities: Float[np.ndarray, " n_sites"] | None = None,
 ) -> Compressed:
     """The operator with the given 2^N entries, by a singular value decomposition at every cut."""
-    n_sites = int(np.log2(len(entries)))
-    if len(entries) != 2**n_sites or n_sites < 1:
+    _check_truncation(max_bond, tolerance)
+    n_sites = len(entries).bit_length() - 1
+    if n_sites < 1 or len(entries) != 2**n_sites:
         raise ValueError(f"the number of entries must be a power of two, got {len(entries)}")
     roots = np.sqrt(metric_weights(probabilities, n_sites))
     weighted = entries.astype(np.float64)
@@ -361,6 +364,13 @@ def metric_weights(
         )
     ones = np.clip(ones, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return np.stack([1 - ones, ones], axis=1)
+
+
+def _check_truncation(max_bond: int | None, tolerance: float) -> None:
+    if max_bond is not None and max_bond < 1:
+        raise ValueError(f"max_bond must be at least 1, got {max_bond}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must not be negative, got {tolerance}")
 
 
 def _scaled(vectors: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
