@@ -35,6 +35,7 @@ ROOMS = (
     "problem",
     "run",
     "run_restarts",
+    "run_compile",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -14,6 +14,7 @@ from .sections import (
     DecodeConfig,
     EnergyConfig,
     LossConfig,
+    MPOConfig,
     NetworkConfig,
     ObjectiveConfig,
     OptimiserConfig,
@@ -43,6 +44,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     circuit: CircuitConfig = field(default_factory=CircuitConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
+    mpo: MPOConfig = field(default_factory=MPOConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -72,6 +74,11 @@ class Config:
                         f"objective.{name} is used only with objective.beta above 0, got "
                         f"objective.{name}={to_text(value)}; leave it out, or set objective.beta"
                     )
+        if any(bond > self.mpo.max_bond for bond in self.mpo.bonds):
+            raise ConfigError(
+                f"mpo.bonds must be at most mpo.max_bond={self.mpo.max_bond}, got "
+                f"{list(self.mpo.bonds)}; leave the wider ones out, or set a larger mpo.max_bond"
+            )
         if 0 < self.data.n_train < self.train.batch_size:
             raise ConfigError(
                 f"train.batch_size must be at most data.n_train={self.data.n_train}, got "

@@ -215,6 +215,38 @@ class EnergyConfig(Section):
 
 
 @dataclass(frozen=True)
+class MPOConfig(Section):
+    """The loss as one compressed operator, `hypercircuit compile`.
+
+    Its seed and the precision of its large products are those of [train].
+
+    Attributes:
+        max_bond: largest bond dimension, at least 1.
+        tolerance: root mean square error, in the loss's unit per example and in the metric, that
+            truncation may make as far as `max_bond` allows; 0 keeps what `max_bond` allows.
+        metric: "uniform", where all networks weigh the same, or "state", the product distribution
+            of a trained state's bits.
+        bonds: bond dimensions at which the error is studied, at most `max_bond`; empty is an
+            eighth, a quarter and a half of `max_bond`. `max_bond` itself is always there.
+        networks: how many are drawn from every distribution on which an error is measured, at
+            least 2.
+    """
+
+    section: ClassVar[str] = "mpo"
+    max_bond: int = setting(64, at_least(1))
+    tolerance: float = setting(0.0, at_least(0, "0 keeps what mpo.max_bond allows"))
+    metric: str = setting("uniform", one_of("uniform", "state"))
+    bonds: tuple[int, ...] = setting((), each_at_least(1), distinct)
+    networks: int = setting(256, at_least(2))
+
+    @property
+    def studied_bonds(self) -> tuple[int, ...]:
+        """The bond dimensions of the study, `max_bond` the last."""
+        chosen = self.bonds or tuple(self.max_bond // part for part in (8, 4, 2))
+        return tuple(sorted({bond for bond in chosen if bond > 0} | {self.max_bond}))
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig(Section):
     """What is minimised: the energy, or the energy and beta times a Kullback-Leibler divergence.
 
