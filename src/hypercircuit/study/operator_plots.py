@@ -41,11 +41,11 @@ def plot_bond_profile(
         xlabel="cut (qubits to its left)",
         ylabel="bond dimension",
         title=f"Bond profile of {len(parts)} operator{'s' if len(parts) > 1 else ''}",
-        ylim=(0, 1.12 * max(max_bond, *(max(bonds) for _, bonds in parts))),
+        ylim=(0, 1.15 * max(max_bond, *(max(bonds) for _, bonds in parts))),
     )
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=8, loc="lower center")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     figure.savefig(path, dpi=130)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +33,7 @@ class BondError:
     - `max_bond`: the widest bond that is left.
     - `n_bytes`: of its tensors.
     - `truncation_error`: what the further truncation threw away, a root mean square in the metric;
-      the sum of that of all parts, which bounds it.
+      for parts that share sites (settings of choices) a bound on it, the sum of their own.
     - `measured`: the errors on every set of networks, against their true losses.
     """
 
@@ -109,7 +111,7 @@ def errors_against_bond(
             BondError(
                 bond,
                 sum(part.mpo.n_bytes for part in parts),
-                float(errors.sum()),
+                _together(compressed, parts, errors),
                 {
                     name: MeasuredError.of(parts_values(parts, bits), losses[name])
                     for name, bits in networks.items()
@@ -136,6 +138,22 @@ def cut_spectra(compressed: CompressedLoss) -> list[CutSpectrum]:
         values = part.mpo.singular_values(_metric_of(compressed, part))
         spectra += [CutSpectrum(part.start + int(cut), values[cut]) for cut in cuts]
     return spectra
+
+
+def _together(
+    compressed: CompressedLoss, parts: Sequence[Part], errors: Float[np.ndarray, " n_parts"]
+) -> float:
+    """The error of all parts in the metric, in which bits of different parts are independent."""
+    ordered = sorted(parts, key=lambda part: part.start)
+    if any(one.stop > other.start for one, other in itertools.pairwise(ordered)):
+        return float(errors.sum())
+    means = np.zeros(len(parts))
+    for number, (before, after) in enumerate(zip(compressed.parts, parts, strict=True)):
+        if after is not before:
+            metric = _metric_of(compressed, before)
+            means[number] = after.mpo.mean(metric) - before.mpo.mean(metric)
+    variances = np.maximum(errors**2 - means**2, 0)
+    return math.sqrt(variances.sum() + means.sum() ** 2)
 
 
 def _metric_of(compressed: CompressedLoss, part: Part) -> np.ndarray | None:
