@@ -276,8 +276,3 @@ def test_lbfgs_refuses_estimates():
 def test_contradictions_are_refused(values: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         Config.from_dict(values)
-
-
-def test_operators_are_configured():
-    config = Config.from_dict({"energy": {"kind": "mpo"}, "train": {"batch_size": 0}})
-    assert MPO(**dataclasses.asdict(config.mpo)) == MPO()

@@ -37,6 +37,7 @@ ROOMS = (
     "problem",
     "run",
     "run_restarts",
+    "run_compile",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

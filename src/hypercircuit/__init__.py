@@ -67,6 +67,7 @@ from .hamiltonian import (
     compress_loss as compress_loss,
 )
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .run_compile import compile_run as compile_run
 from .run_restarts import restarts_run as restarts_run
 from .state import (
     ExactMPS as ExactMPS,

@@ -12,13 +12,14 @@ training.png, weights.png, architecture.png
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ from .energy import (
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .problem import Problem, build_problem, describe_data
-from .state import exact_mps, sample
+from .state import ExactMPS, bit_probabilities, exact_mps, sample
 from .study import plot_architecture, plot_training, plot_weights
 from .train import (
     LBFGS,
@@ -145,7 +146,7 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
         "cumulant": Cumulant(settings.order),
         "sampled": Sampled(settings.samples),
         "statevector": Statevector(),
-        "mpo": MPO(**dataclasses.asdict(config.mpo)),
+        "mpo": _operators(config),
     }
     if isinstance(hamiltonian.terms, NoTerms) and settings.kind in (
         "exact",
@@ -162,6 +163,18 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
             f"one ({hamiltonian.terms.reason}); its error is measured against samples"
         )
     return kinds[settings.kind]
+
+
+def _operators(config: Config) -> MPO:
+    settings = config.mpo
+    return MPO(
+        settings.max_bond,
+        tolerance=settings.tolerance,
+        metric="state" if settings.metric == "auto" else settings.metric,
+        trust=settings.trust,
+        check_every=settings.check_every,
+        samples=settings.samples,
+    )
 
 
 def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
@@ -435,9 +448,9 @@ def evaluate_run(
     - `overrides`: settings of the data section, such as `data.path=...`.
     """
     folder = Path(folder)
-    config = _run_config(folder, overrides or [])
+    config = run_config(folder, overrides or [])
     problem = build_problem(config)
-    with np.load(_expect(folder / "best_network.npz")) as arrays:
+    with np.load(expect(folder / "best_network.npz")) as arrays:
         bits = arrays["bits"]
     if len(bits) != problem.network.n_qubits:
         raise ConfigError(
@@ -456,16 +469,26 @@ def sample_run(
     folder: str | os.PathLike[str], n_samples: int, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw networks from a run's trained state: bits (n, n_qubits) and log-probabilities."""
-    folder = Path(folder)
-    config = _run_config(folder, [])
-    with np.load(_expect(folder / "angles.npz")) as arrays:
-        angles = arrays["angles"]
-    with jax.enable_x64(angles.dtype == np.float64):
-        mps = exact_mps(
-            Brickwork(config.circuit.depth, config.circuit.rotations), jax.numpy.asarray(angles)
-        )
+    with _trained_state(Path(folder)) as mps:
         bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
         return np.asarray(bits), np.asarray(log_probabilities)
+
+
+def marginals_run(folder: str | os.PathLike[str]) -> np.ndarray:
+    """The probability that each bit is 1 in a run's trained state, (n_qubits,)."""
+    with _trained_state(Path(folder)) as mps:
+        return np.asarray(bit_probabilities(mps), np.float64)
+
+
+@contextlib.contextmanager
+def _trained_state(folder: Path) -> Iterator[ExactMPS]:
+    """A run's state, in the precision it was trained in until the end of the block."""
+    config = run_config(folder, [])
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        angles = arrays["angles"]
+    with jax.enable_x64(angles.dtype == np.float64):
+        circuit = Brickwork(config.circuit.depth, config.circuit.rotations)
+        yield exact_mps(circuit, jax.numpy.asarray(angles))
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -512,17 +535,19 @@ def refuse_another(folder: Path, config: Config) -> None:
         )
 
 
-def _run_config(folder: Path, overrides: list[str]) -> Config:
+def run_config(folder: Path, overrides: list[str]) -> Config:
+    """The configuration of a run; only settings of its data can be overridden."""
     wrong = [each for each in overrides if not each.startswith("data.")]
     if wrong:
         raise ConfigError(
             f"only settings of the data section can change here, got {wrong[0]!r}; "
             "train a new run for other settings"
         )
-    return load_config(_expect(folder / "config.toml"), overrides)
+    return load_config(expect(folder / "config.toml"), overrides)
 
 
-def _expect(file: Path) -> Path:
+def expect(file: Path) -> Path:
+    """The file, or a `ConfigError` that says that its folder holds no finished run."""
     if not file.exists():
         raise ConfigError(
             f"{file} is missing: {file.parent} is not the folder of a finished run; "

@@ -84,6 +84,11 @@ class Config:
                         f"objective.{name} is used only with objective.beta above 0, got "
                         f"objective.{name}={to_text(value)}; leave it out, or set objective.beta"
                     )
+        if any(bond > self.mpo.max_bond for bond in self.mpo.bonds):
+            raise ConfigError(
+                f"mpo.bonds must be at most mpo.max_bond={self.mpo.max_bond}, got "
+                f"{list(self.mpo.bonds)}; leave the wider ones out, or set a larger mpo.max_bond"
+            )
         if 0 < self.data.n_train < self.train.batch_size:
             raise ConfigError(
                 f"train.batch_size must be at most data.n_train={self.data.n_train}, got "

@@ -19,13 +19,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..hamiltonian import CompressedLoss, LossHamiltonian, MeasuredError, compress_loss
+from ..hamiltonian.mpo import around_state
 from ..state import ExactMPS, bit_probabilities, exact_mps, sample
 from .base import Batch, CompleteEnergy
 from .operators import CellOperators, cell_operators, expectations
 
 METRICS = ("state", "uniform")
-#: Marginals are kept this far from 0 and 1, so that decided bits may still change their minds.
-_MIN_PROBABILITY = 0.02
 
 SitesDone = Callable[[int, int], None]
 
@@ -124,8 +123,7 @@ class MPOEnergy(CompleteEnergy):
         """The probabilities around which the loss is compressed at these angles."""
         if self.kind.metric == "uniform":
             return None
-        ones = np.asarray(_probabilities(self.circuit, params), np.float64)
-        return np.clip(ones, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
+        return around_state(np.asarray(_probabilities(self.circuit, params), np.float64))
 
     def compress(
         self,

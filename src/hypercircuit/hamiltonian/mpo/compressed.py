@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -62,6 +64,8 @@ class MeasuredError:
     - `mean`, `rms`, `max`: of the differences, the last one of their moduli.
     - `loss`: the networks' mean true loss.
     - `n_networks`: how many there were.
+    - `mean_standard_error`, `rms_standard_error`: from the networks' number being finite, taking
+      them as independent; NaN for one network.
     """
 
     mean: float
@@ -69,6 +73,30 @@ class MeasuredError:
     max: float
     loss: float
     n_networks: int
+    mean_standard_error: float
+    rms_standard_error: float
+
+    @classmethod
+    def of(
+        cls, found: Float[np.ndarray, " n_networks"], true: Float[np.ndarray, " n_networks"]
+    ) -> MeasuredError:
+        """Of networks whose losses by operators and by the classical forward pass are these."""
+        difference, n = found - true, len(true)
+        rms = float(np.sqrt((difference**2).mean()))
+        of_mean = of_rms = math.nan
+        if n > 1:
+            of_mean = float(difference.std(ddof=1)) / math.sqrt(n)
+            of_square = float((difference**2).std(ddof=1)) / math.sqrt(n)
+            of_rms = of_square / (2 * rms) if rms > 0 else 0.0
+        return cls(
+            float(difference.mean()),
+            rms,
+            float(np.abs(difference).max()),
+            float(true.mean()),
+            n,
+            of_mean,
+            of_rms,
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,12 +108,12 @@ class CompressedLoss:
     - `hamiltonian`: the compiled loss.
     - `parts`: the operators, in float64.
     - `probabilities`: (n_qubits,) that each bit is 1 in the metric, or None for the uniform one.
-    - `max_bond`, `tolerance`, `seed`: what was asked for.
+    - `max_bond`, `tolerance`, `seed`, `dtype`, `memory`: what was asked for, see `compress_loss`.
     - `truncation_errors`: what truncation threw away in every part, root mean squares in the
       metric. The error of the sketch comes on top.
     - `measured`: the error on networks drawn from the metric's distribution; it holds all errors,
       the spectral one included.
-    - `seconds`: the time it took.
+    - `seconds`: the time it took, also where it was read from a file.
     """
 
     hamiltonian: LossHamiltonian
@@ -94,6 +122,8 @@ class CompressedLoss:
     max_bond: int
     tolerance: float
     seed: int
+    dtype: str
+    memory: int
     truncation_errors: tuple[float, ...]
     measured: MeasuredError
     seconds: float
@@ -111,14 +141,41 @@ class CompressedLoss:
         self, bits: Integer[np.ndarray, "n_networks n_qubits"]
     ) -> Float[np.ndarray, " n_networks"]:
         """The compressed loss of networks."""
-        total = np.zeros(len(bits))
-        for part in self.parts:
-            total += part.mpo.values(bits[:, part.start : part.stop])
-        return total
+        return parts_values(self.parts, bits)
 
     def error_at(self, bits: Integer[np.ndarray, "n_networks n_qubits"]) -> MeasuredError:
         """The differences from the networks' true losses by the classical forward pass."""
         return _measure(self.hamiltonian, self.parts, bits)
+
+    def report(
+        self,
+        *,
+        state: Integer[np.ndarray, "n_samples n_qubits"] | None = None,
+        best: Integer[np.ndarray, " n_qubits"] | None = None,
+        n_networks: int = MEASURED,
+    ) -> dict[str, Any]:
+        """Size, settings and errors for JSON, see `hamiltonian.mpo.report`.
+
+        **Arguments:**
+
+        - `state`: samples of a state, on which the error is measured too.
+        - `best`: the best network found, likewise.
+        - `n_networks`: uniformly random networks, likewise.
+        """
+        from .report import make_report
+
+        return make_report(self, state=state, best=best, n_networks=n_networks)
+
+    def save(self, path: str | os.PathLike[str], *, report: dict[str, Any] | None = None) -> None:
+        """Write one file that `load_compressed` reads; an older one is replaced in one go.
+
+        **Arguments:**
+
+        - `report`: to be kept in the file; made by `report()` if left out.
+        """
+        from .files import save_compressed
+
+        save_compressed(self, path, report=report)
 
     def mpo(self) -> DiagonalMPO:
         """All parts as one operator on the whole chain.
@@ -147,8 +204,9 @@ class CompressedLoss:
     def describe(self) -> str:
         """Size and errors in one line."""
         unit = self.hamiltonian.loss.unit
+        several = "s" if len(self.parts) > 1 else ""
         return (
-            f"{len(self.parts)} operators of bond dimension at most "
+            f"{len(self.parts)} operator{several} of bond dimension at most "
             f"{max(part.mpo.max_bond for part in self.parts)} in the {self.metric} metric, "
             f"{self.n_bytes / 1e6:.1f} MB, rms error {self.measured.rms:.3g} {unit} on networks "
             f"drawn from it (mean loss {self.measured.loss:.3g})"
@@ -165,6 +223,7 @@ def compress_loss(
     dtype: np.dtype | type = np.float32,
     memory: int = _MEMORY,
     progress: Callable[[int, int], None] | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> CompressedLoss:
     """Compress the complete data set's loss into operators of at most this bond dimension.
 
@@ -179,6 +238,9 @@ def compress_loss(
     - `dtype`: of the large matrix products; float64 needs JAX's x64 mode.
     - `memory`: bytes of terms held at once; more terms are compressed in several goes.
     - `progress`: is told sites done and sites in all.
+    - `cache`: a folder in which results are kept under the hash of everything that decides them
+      (data, network, loss, terms, metric, settings, version of the package): one that is there is
+      read, any other is compressed and written.
 
     **Raises:** `ValueError` for a loss that has no route, with those that have, and for arguments
     out of range.
@@ -187,9 +249,29 @@ def compress_loss(
         raise ValueError(f"max_bond must be at least 1, got {max_bond}")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
-    begun = time.perf_counter()
     weights = metric_weights(probabilities, hamiltonian.n_qubits)
-    work = _Work(max_bond, tolerance, seed, np.dtype(dtype), memory, progress)
+    dtype = np.dtype(dtype)
+    if cache is not None:
+        from .files import Request, cached
+
+        request = Request(max_bond, tolerance, probabilities, seed, dtype.name, memory)
+        return cached(
+            cache,
+            hamiltonian,
+            request,
+            lambda: compress_loss(
+                hamiltonian,
+                max_bond,
+                tolerance=tolerance,
+                probabilities=probabilities,
+                seed=seed,
+                dtype=dtype,
+                memory=memory,
+                progress=progress,
+            ),
+        )
+    begun = time.perf_counter()
+    work = _Work(max_bond, tolerance, seed, dtype, memory, progress)
     parts, errors = work.parts(hamiltonian, weights)
     rng = np.random.default_rng([seed, 1])
     bits = (rng.random((MEASURED, len(weights))) < weights[:, 1]).astype(np.uint8)
@@ -200,6 +282,8 @@ def compress_loss(
         max_bond,
         tolerance,
         seed,
+        dtype.name,
+        memory,
         tuple(errors),
         _measure(hamiltonian, parts, bits),
         time.perf_counter() - begun,
@@ -362,18 +446,17 @@ def _has_route(hamiltonian: LossHamiltonian) -> bool:
     )
 
 
-def _measure(
-    hamiltonian: LossHamiltonian, parts: list[Part] | tuple[Part, ...], bits: np.ndarray
-) -> MeasuredError:
-    true = hamiltonian.losses(bits)
-    found = np.zeros(len(bits))
+def parts_values(
+    parts: Sequence[Part], bits: Integer[np.ndarray, "n_networks n_qubits"]
+) -> Float[np.ndarray, " n_networks"]:
+    """The sum of the parts' entries at the networks' bits."""
+    total = np.zeros(len(bits))
     for part in parts:
-        found += part.mpo.values(bits[:, part.start : part.stop])
-    difference = found - true
-    return MeasuredError(
-        float(difference.mean()),
-        float(np.sqrt((difference**2).mean())),
-        float(np.abs(difference).max()),
-        float(true.mean()),
-        len(bits),
-    )
+        total += part.mpo.values(bits[:, part.start : part.stop])
+    return total
+
+
+def _measure(
+    hamiltonian: LossHamiltonian, parts: Sequence[Part], bits: np.ndarray
+) -> MeasuredError:
+    return MeasuredError.of(parts_values(parts, bits), hamiltonian.losses(bits))

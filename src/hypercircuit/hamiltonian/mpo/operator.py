@@ -26,6 +26,7 @@ from jaxtyping import Float, Integer
 MAX_QUBITS = 24
 #: Probabilities of a metric are kept this far from 0 and 1: it must weigh every network.
 MIN_PROBABILITY = 1e-6
+_STATE_FLOOR = 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -371,6 +372,14 @@ def _check_truncation(max_bond: int | None, tolerance: float) -> None:
         raise ValueError(f"max_bond must be at least 1, got {max_bond}")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
+
+
+def around_state(ones: Float[np.ndarray, " n_sites"]) -> Float[np.ndarray, " n_sites"]:
+    """The metric around a state in which bits are 1 with these probabilities.
+
+    They are kept `_STATE_FLOOR` from 0 and 1, so that bits which are decided may change.
+    """
+    return np.clip(np.asarray(ones, np.float64), _STATE_FLOOR, 1 - _STATE_FLOOR)
 
 
 def _scaled(vectors: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

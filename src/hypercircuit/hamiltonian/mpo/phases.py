@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Complex, Float, Int, Real
 
 from ..compile import LossHamiltonian
 from ..losses import OutputLoss, PairwiseLogistic, ZeroOne, output_targets
@@ -60,7 +60,7 @@ class PhaseTerms:
         return len(self.row)
 
     def values(
-        self, bits: Int[np.ndarray, "n_networks n_sites"]
+        self, bits: Real[np.ndarray, "n_networks n_sites"]
     ) -> Float[np.ndarray, " n_networks"]:
         """The sum at bitstrings, term by term."""
         blocks = bits.reshape(len(bits), self.sign.shape[1], -1).astype(np.float64)
