@@ -176,6 +176,22 @@ def test_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
     assert "6/8" in text
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_of_what_has_no_energy(monkeypatch: pytest.MonkeyPatch, terminal: bool):
+    stream = _Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress(log_seconds=0).start(8, unit="site") as display:
+        display.update(4)
+        display.update(8)
+    text = stream.getvalue()
+    assert "energy" not in text
+    if terminal:
+        assert "8/8" in text
+        assert "site/s" in text
+    else:
+        assert text.splitlines()[0] == "site 4/8 time left unknown"
+
+
 def test_no_progress(monkeypatch: pytest.MonkeyPatch):
     assert _show(Progress(enabled=False), monkeypatch, _Terminal()) == ""
     with refuses("log_seconds must be at least 0, got -1; for no lines at all set enabled=False"):

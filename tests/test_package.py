@@ -20,6 +20,8 @@ README = ROOT / "README.md"
 #: Data flows from top to bottom: a room imports only from rooms above it.
 ROOMS = (
     "_files",
+    "_hdf5",
+    "_quimb",
     "_precision",
     "_types",
     "data",
@@ -35,6 +37,7 @@ ROOMS = (
     "problem",
     "run",
     "run_restarts",
+    "run_compile",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -40,6 +40,7 @@ from .decode import (
     save_network as save_network,
 )
 from .energy import (
+    MPO as MPO,
     Cumulant as Cumulant,
     Estimate as Estimate,
     Exact as Exact,
@@ -49,6 +50,8 @@ from .energy import (
     sampled_energy as sampled_energy,
 )
 from .hamiltonian import (
+    CompressedLoss as CompressedLoss,
+    DiagonalMPO as DiagonalMPO,
     FourierExtension as FourierExtension,
     Hinge as Hinge,
     Lattice as Lattice,
@@ -61,8 +64,10 @@ from .hamiltonian import (
     SquaredHinge as SquaredHinge,
     ZeroOne as ZeroOne,
     compile_loss as compile_loss,
+    compress_loss as compress_loss,
 )
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .run_compile import compile_run as compile_run
 from .run_restarts import restarts_run as restarts_run
 from .state import (
     ExactMPS as ExactMPS,
@@ -74,14 +79,17 @@ from .state import (
     sample as sample,
 )
 from .study import (
+    GroundState as GroundState,
     LossHistogram as LossHistogram,
     Success as Success,
     loss_histogram as loss_histogram,
+    minimise as minimise,
     pauli_coefficients as pauli_coefficients,
     pauli_weights as pauli_weights,
     success_probability as success_probability,
 )
 from .train import (
+    LBFGS as LBFGS,
     History as History,
     KLPenalty as KLPenalty,
     Progress as Progress,

@@ -1,4 +1,4 @@
-"""The command line: ``hypercircuit train | restarts | evaluate | sample``.
+"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from ._files import write_atomically
 from .config import load_config
 from .run import evaluate_run, sample_run, train_run
+from .run_compile import compile_run
 from .run_restarts import restarts_run
 
 INTERRUPTED = 75
@@ -64,6 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     restarts.set_defaults(run=_restarts)
 
+    compile_ = commands.add_parser(
+        "compile", help="compress the loss into one operator and report its errors"
+    )
+    compile_.add_argument("config", metavar="CONFIG.toml")
+    _add_settings(compile_)
+    compile_.add_argument("--profile", help="a [profiles.NAME] table of the config")
+    compile_.add_argument("--out", metavar="DIR", help="folder (default: runs/<config's name>-mpo)")
+    compile_.add_argument(
+        "--state", metavar="RUN", help="a finished run: its trained state weighs and tests errors"
+    )
+    compile_.set_defaults(run=_compile)
+
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")
     _add_settings(evaluate)
@@ -106,6 +119,15 @@ def _restarts(options: argparse.Namespace) -> int:
         jax.config.update("jax_enable_x64", True)
     folder = options.out or Path("runs") / f"{Path(options.config).stem}-restarts"
     result = restarts_run(config, folder, report=_report)
+    return {"finished": 0}.get(result["status"], INTERRUPTED)
+
+
+def _compile(options: argparse.Namespace) -> int:
+    config = load_config(options.config, options.settings, options.profile)
+    if config.train.precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    folder = options.out or Path("runs") / f"{Path(options.config).stem}-mpo"
+    result = compile_run(config, folder, state=options.state, report=_report)
     return {"finished": 0}.get(result["status"], INTERRUPTED)
 
 

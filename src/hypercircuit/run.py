@@ -12,13 +12,14 @@ training.png, weights.png, architecture.png
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from .decode import (
     score_network,
 )
 from .energy import (
+    MPO,
     Cumulant,
     EnergyKind,
     Exact,
@@ -53,9 +55,10 @@ from .energy import (
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .problem import Problem, build_problem, describe_data
-from .state import exact_mps, sample
+from .state import ExactMPS, bit_probabilities, exact_mps, sample
 from .study import plot_architecture, plot_training, plot_weights
 from .train import (
+    LBFGS,
     KLPenalty,
     Progress,
     Schedule,
@@ -85,15 +88,7 @@ def train_run(
     if finished is not None:
         report(f"{folder} holds a finished run; choose another --out to train again")
         return finished
-    optimiser = make_optimiser(
-        config.optimiser.name,
-        config.optimiser.learning_rate,
-        schedule=config.optimiser.schedule,
-        schedule_options=config.optimiser.schedule_options,
-        options=config.optimiser.options,
-        steps=config.train.steps,
-        clip_norm=config.optimiser.clip_norm,
-    )
+    optimiser = _optimiser(config)
     penalty = _penalty(config)
     begun = time.perf_counter()
     with StopSignals() as stop:
@@ -151,8 +146,13 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
         "cumulant": Cumulant(settings.order),
         "sampled": Sampled(settings.samples),
         "statevector": Statevector(),
+        "mpo": _operators(config),
     }
-    if isinstance(hamiltonian.terms, NoTerms) and settings.kind in ("exact", "statevector"):
+    if isinstance(hamiltonian.terms, NoTerms) and settings.kind in (
+        "exact",
+        "statevector",
+        "mpo",
+    ):
         raise ConfigError(
             f"energy.kind={settings.kind!r} is not possible: {hamiltonian.terms.reason}; "
             "set energy.kind='sampled', or 'cumulant', an approximation"
@@ -163,6 +163,18 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
             f"one ({hamiltonian.terms.reason}); its error is measured against samples"
         )
     return kinds[settings.kind]
+
+
+def _operators(config: Config) -> MPO:
+    settings = config.mpo
+    return MPO(
+        settings.max_bond,
+        tolerance=settings.tolerance,
+        metric="state" if settings.metric == "auto" else settings.metric,
+        trust=settings.trust,
+        check_every=settings.check_every,
+        samples=settings.samples,
+    )
 
 
 def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
@@ -178,7 +190,7 @@ def _train(
     problem: Problem,
     hamiltonian: LossHamiltonian,
     kind: EnergyKind,
-    optimiser: optax.GradientTransformation,
+    optimiser: optax.GradientTransformation | LBFGS,
     penalty: KLPenalty | None,
     folder: Path,
     report: Report,
@@ -222,6 +234,21 @@ def _train(
     return trained
 
 
+def _optimiser(config: Config) -> optax.GradientTransformation | LBFGS:
+    settings = config.optimiser
+    if settings.name == "lbfgs":
+        return LBFGS(**settings.options)
+    return make_optimiser(
+        settings.name,
+        settings.learning_rate,
+        schedule=settings.schedule,
+        schedule_options=settings.schedule_options,
+        options=settings.options,
+        steps=config.train.steps,
+        clip_norm=settings.clip_norm,
+    )
+
+
 def _penalty(config: Config) -> KLPenalty | None:
     settings = config.objective
     if settings.beta == 0:
@@ -262,7 +289,16 @@ def _training_result(
         "data_fingerprint": hamiltonian.data.fingerprint,
         "versions": versions(),
     }
-    for name in ("check_error", "check_error_max", "check_standard_error", "kl", "beta"):
+    for name in (
+        "check_error",
+        "check_error_max",
+        "check_standard_error",
+        "mpo_rms",
+        "mpo_max",
+        "mpo_compressions",
+        "kl",
+        "beta",
+    ):
         result[name] = _number(last.get(name))
     return result
 
@@ -417,9 +453,9 @@ def evaluate_run(
     - `overrides`: settings of the data section, such as `data.path=...`.
     """
     folder = Path(folder)
-    config = _run_config(folder, overrides or [])
+    config = run_config(folder, overrides or [])
     problem = build_problem(config)
-    with np.load(_expect(folder / "best_network.npz")) as arrays:
+    with np.load(expect(folder / "best_network.npz")) as arrays:
         bits = arrays["bits"]
     if len(bits) != problem.network.n_qubits:
         raise ConfigError(
@@ -438,16 +474,26 @@ def sample_run(
     folder: str | os.PathLike[str], n_samples: int, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw networks from a run's trained state: bits (n, n_qubits) and log-probabilities."""
-    folder = Path(folder)
-    config = _run_config(folder, [])
-    with np.load(_expect(folder / "angles.npz")) as arrays:
-        angles = arrays["angles"]
-    with jax.enable_x64(angles.dtype == np.float64):
-        mps = exact_mps(
-            Brickwork(config.circuit.depth, config.circuit.rotations), jax.numpy.asarray(angles)
-        )
+    with _trained_state(Path(folder)) as mps:
         bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
         return np.asarray(bits), np.asarray(log_probabilities)
+
+
+def marginals_run(folder: str | os.PathLike[str]) -> np.ndarray:
+    """The probability that each bit is 1 in a run's trained state, (n_qubits,)."""
+    with _trained_state(Path(folder)) as mps:
+        return np.asarray(bit_probabilities(mps), np.float64)
+
+
+@contextlib.contextmanager
+def _trained_state(folder: Path) -> Iterator[ExactMPS]:
+    """A run's state, in the precision it was trained in until the end of the block."""
+    config = run_config(folder, [])
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        angles = arrays["angles"]
+    with jax.enable_x64(angles.dtype == np.float64):
+        circuit = Brickwork(config.circuit.depth, config.circuit.rotations)
+        yield exact_mps(circuit, jax.numpy.asarray(angles))
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -494,17 +540,19 @@ def refuse_another(folder: Path, config: Config) -> None:
         )
 
 
-def _run_config(folder: Path, overrides: list[str]) -> Config:
+def run_config(folder: Path, overrides: list[str]) -> Config:
+    """The configuration of a run; only settings of its data can be overridden."""
     wrong = [each for each in overrides if not each.startswith("data.")]
     if wrong:
         raise ConfigError(
             f"only settings of the data section can change here, got {wrong[0]!r}; "
             "train a new run for other settings"
         )
-    return load_config(_expect(folder / "config.toml"), overrides)
+    return load_config(expect(folder / "config.toml"), overrides)
 
 
-def _expect(file: Path) -> Path:
+def expect(file: Path) -> Path:
+    """The file, or a `ConfigError` that says that its folder holds no finished run."""
     if not file.exists():
         raise ConfigError(
             f"{file} is missing: {file.parent} is not the folder of a finished run; "

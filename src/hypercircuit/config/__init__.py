@@ -1,4 +1,4 @@
-"""The configuration of a run: ten sections of plain values, read from TOML.
+"""The configuration of a run: eleven sections of plain values, read from TOML.
 
 A value is looked up in four layers; a later layer replaces an earlier one::
 
@@ -10,8 +10,8 @@ checked, in profiles that are not chosen too, so that a mistyped key never runs
 with a default in its place. A `Config` is immutable, and `Config.to_toml` writes
 every value of it, so that a run folder records what was run::
 
-    [data] [network] [loss] [circuit] [energy]     the problem and its state
-    [objective] [optimiser] [train] [decode]       what is done with it
+    [data] [network] [loss] [circuit] [energy] [mpo]    the problem and its state
+    [objective] [optimiser] [train] [decode]            what is done with it
     [restarts]
 
 Source: the layout follows TeNPy's and NetKet's run folders.

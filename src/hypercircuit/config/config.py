@@ -14,6 +14,7 @@ from .sections import (
     DecodeConfig,
     EnergyConfig,
     LossConfig,
+    MPOConfig,
     NetworkConfig,
     ObjectiveConfig,
     OptimiserConfig,
@@ -43,6 +44,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     circuit: CircuitConfig = field(default_factory=CircuitConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
+    mpo: MPOConfig = field(default_factory=MPOConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -53,9 +55,9 @@ class Config:
         _check_data(self.data)
         _check_outputs(self)
         _check_unused(self)
-        if self.energy.kind == "statevector" and self.train.batch_size:
+        if self.energy.kind in ("statevector", "mpo") and self.train.batch_size:
             raise ConfigError(
-                "energy.kind='statevector' is the energy of all the examples at once, got "
+                f"energy.kind={self.energy.kind!r} is the energy of all the examples at once, got "
                 f"train.batch_size={self.train.batch_size}; set train.batch_size=0, or "
                 "energy.kind='exact'"
             )
@@ -64,6 +66,16 @@ class Config:
                 "energy.samples is used only with energy.kind='sampled' or 'auto', got "
                 f"energy.samples={self.energy.samples} and energy.kind={self.energy.kind!r}"
             )
+        if self.energy.kind != "mpo":
+            for name in ("trust", "check_every", "samples"):
+                value = getattr(self.mpo, name)
+                if value != getattr(MPOConfig(), name):
+                    raise ConfigError(
+                        f"mpo.{name} is used only with energy.kind='mpo', got "
+                        f"mpo.{name}={to_text(value)} and energy.kind={self.energy.kind!r}"
+                    )
+        if self.optimiser.name == "lbfgs":
+            _check_lbfgs(self)
         if self.objective.beta == 0:
             for name in ("prior", "samples", "schedule", "schedule_options"):
                 value = getattr(self.objective, name)
@@ -72,6 +84,11 @@ class Config:
                         f"objective.{name} is used only with objective.beta above 0, got "
                         f"objective.{name}={to_text(value)}; leave it out, or set objective.beta"
                     )
+        if any(bond > self.mpo.max_bond for bond in self.mpo.bonds):
+            raise ConfigError(
+                f"mpo.bonds must be at most mpo.max_bond={self.mpo.max_bond}, got "
+                f"{list(self.mpo.bonds)}; leave the wider ones out, or set a larger mpo.max_bond"
+            )
         if 0 < self.data.n_train < self.train.batch_size:
             raise ConfigError(
                 f"train.batch_size must be at most data.n_train={self.data.n_train}, got "
@@ -103,6 +120,34 @@ class Config:
     def to_toml(self) -> str:
         """Return the TOML text of every key; `load_config` reads it back to an equal Config."""
         return tomli_w.dumps(self.to_dict())
+
+
+def _check_lbfgs(config: Config) -> None:
+    """Refuse what L-BFGS would leave unused or cannot do."""
+    for name in ("learning_rate", "schedule", "schedule_options", "clip_norm"):
+        value = getattr(config.optimiser, name)
+        if value != getattr(OptimiserConfig(), name):
+            raise ConfigError(
+                f"optimiser.{name} is not used with optimiser.name='lbfgs', got "
+                f"optimiser.{name}={to_text(value)}; leave it out"
+            )
+    unknown = [name for name in config.optimiser.options if name != "memory_size"]
+    if unknown:
+        raise ConfigError(
+            f"optimiser.options has the key {unknown[0]!r}, which lbfgs does not know; it knows "
+            "memory_size"
+        )
+    if (
+        config.train.batch_size
+        or config.energy.kind in ("sampled", "auto")
+        or config.objective.beta
+    ):
+        raise ConfigError(
+            "optimiser.name='lbfgs' needs an energy that is no estimate, got "
+            f"train.batch_size={config.train.batch_size}, energy.kind={config.energy.kind!r} and "
+            f"objective.beta={config.objective.beta}; set train.batch_size=0, energy.kind='mpo' or "
+            "'exact' and objective.beta=0"
+        )
 
 
 def section_class(name: str) -> type[Section]:

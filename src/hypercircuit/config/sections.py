@@ -24,6 +24,7 @@ from .values import (
 )
 
 MNIST_SIDE = 28
+ENERGIES = ("cumulant", "exact", "sampled", "statevector", "mpo", "auto")
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,9 @@ class EnergyConfig(Section):
 
     Attributes:
         kind: "cumulant"; "exact"; "sampled", for any network; "statevector": exact from all 2^N
-            losses, for at most 24 qubits and all the examples at once; or "auto": "exact" where
-            the loss separates and "sampled" where it does not.
+            losses, for at most 24 qubits and all the examples at once; "mpo", compressed operators
+            for all the examples at once, see [mpo]; or "auto": "exact" where the loss separates
+            and "sampled" where it does not.
         order: cumulants used by "cumulant", 2 or 4.
         samples: networks drawn per step by "sampled", at least 2.
         check_examples: examples on which the estimator is compared with the exact
@@ -208,10 +210,52 @@ class EnergyConfig(Section):
     """
 
     section: ClassVar[str] = "energy"
-    kind: str = setting("cumulant", one_of("cumulant", "exact", "sampled", "statevector", "auto"))
+    kind: str = setting("cumulant", one_of(*ENERGIES))
     order: int = setting(2, one_of(2, 4))
     samples: int = setting(32, at_least(2))
     check_examples: int = setting(100, at_least(1))
+
+
+@dataclass(frozen=True)
+class MPOConfig(Section):
+    """The loss of all the examples as compressed matrix product operators.
+
+    For `hypercircuit compile` and for training with energy.kind = "mpo". The seed and the precision
+    of the large products are those of [train].
+
+    Attributes:
+        max_bond: largest bond dimension of the operators, at least 1.
+        tolerance: root mean square error, in the loss's unit per example and in the metric, that
+            truncation may make as far as `max_bond` allows; 0 keeps what `max_bond` allows.
+        metric: "uniform", where all networks weigh the same; "state", the product distribution of
+            the bits of a state; "auto": that of the state in training and of the state that
+            `compile` is given, uniform without one.
+        trust: in training, the error on samples of the state, as a share of their mean loss,
+            beyond which the loss is compressed again around the state.
+        check_every: steps between two measurements of that error.
+        samples: networks drawn for each of them.
+        bonds: of `compile`, bond dimensions at which the error is studied, at most `max_bond`;
+            empty is an eighth, a quarter and a half of `max_bond`. `max_bond` itself is always
+            there.
+        networks: of `compile`, how many are drawn from every distribution on which an error is
+            measured, at least 2.
+    """
+
+    section: ClassVar[str] = "mpo"
+    max_bond: int = setting(64, at_least(1))
+    tolerance: float = setting(0.0, at_least(0, "0 keeps what mpo.max_bond allows"))
+    metric: str = setting("auto", one_of("auto", "state", "uniform"))
+    trust: float = setting(0.02, at_least(0, "0 compresses at every measurement"))
+    check_every: int = setting(10, at_least(1))
+    samples: int = setting(64, at_least(2))
+    bonds: tuple[int, ...] = setting((), each_at_least(1), distinct)
+    networks: int = setting(256, at_least(2))
+
+    @property
+    def studied_bonds(self) -> tuple[int, ...]:
+        """The bond dimensions of the study, `max_bond` the last."""
+        chosen = self.bonds or tuple(self.max_bond // part for part in (8, 4, 2))
+        return tuple(sorted({bond for bond in chosen if bond > 0} | {self.max_bond}))
 
 
 @dataclass(frozen=True)
@@ -242,7 +286,8 @@ class OptimiserConfig(Section):
     """The optax optimiser and its learning rate.
 
     Attributes:
-        name: name of an optax optimiser, as "adam".
+        name: name of an optax optimiser, as "adam"; or "lbfgs", for energies that are no
+            estimates: train.batch_size=0, and no key but `options.memory_size` is used.
         learning_rate: the largest or first learning rate, in radians, above 0.
         schedule: "constant", "cosine", "linear", "exponential", "warmup_cosine",
             "onecycle" or the name of an optax schedule.

@@ -9,6 +9,7 @@ from .choose import choose_energy as choose_energy
 from .cumulant import Cumulant as Cumulant
 from .dense import Statevector as Statevector
 from .exact import Exact as Exact
+from .mpo import MPO as MPO, MPOEnergy as MPOEnergy
 from .sampled import (
     Estimate as Estimate,
     Sampled as Sampled,

@@ -18,6 +18,8 @@ from ..circuit import Brickwork
 from ..hamiltonian import LossHamiltonian
 from ..state import ExactMPS, exact_mps
 
+_COMPLETE = "set train.batch_size=0, or take energy.kind='exact'"
+
 
 class Batch(eqx.Module):
     """Examples laid out for one kind of energy; `weights` sum to one over a whole pass."""
@@ -88,6 +90,37 @@ class PreparedEnergy(abc.ABC):
     def value_function(self) -> Callable[[Angles, Batch], jax.Array]:
         """`per_example`, compiled."""
         return jax.jit(self.per_example)
+
+
+class CompleteEnergy(PreparedEnergy):
+    """An energy of all the examples at once, which knows no minibatches.
+
+    **Raises:** `ValueError` for another batch size.
+    """
+
+    def __init__(
+        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+    ) -> None:
+        super().__init__(hamiltonian, circuit, batch_size, dtype)
+        if batch_size != hamiltonian.n_examples:
+            raise ValueError(
+                f"batch_size must be {hamiltonian.n_examples}, all the examples, got {batch_size}; "
+                f"this energy has no minibatches: {_COMPLETE}"
+            )
+
+    def check_complete(self, examples: np.ndarray, weights: np.ndarray | None) -> None:
+        """Raise `ValueError` unless every example is there once, all of one weight."""
+        n_examples = self.hamiltonian.n_examples
+        if not np.array_equal(np.sort(examples), np.arange(n_examples)):
+            raise ValueError(
+                f"examples must be all {n_examples} of them, each once, got {len(examples)}; "
+                f"this energy has no minibatches: {_COMPLETE}"
+            )
+        if weights is not None and not np.allclose(weights, 1 / n_examples):
+            raise ValueError(
+                f"weights must all be 1/{n_examples}, got {np.min(weights)} to {np.max(weights)}; "
+                "this energy is the plain mean: take energy.kind='exact' for another"
+            )
 
 
 @runtime_checkable

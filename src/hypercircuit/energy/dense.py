@@ -30,7 +30,7 @@ from ..circuit import Brickwork
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.diagonal import MAX_QUBITS
 from ..state import ExactMPS
-from .base import Batch, PreparedEnergy
+from .base import Batch, CompleteEnergy, PreparedEnergy
 
 #: The largest bond of the cut for which the bond's real products are cheaper than amplitudes.
 _SMALL_BOND = 8
@@ -75,20 +75,14 @@ class StatevectorBatch(Batch):
     losses: Float[AnyArray, "n_left n_right"]
 
 
-class StatevectorEnergy(PreparedEnergy):
+class StatevectorEnergy(CompleteEnergy):
     """See [`hypercircuit.Statevector`][]."""
 
     def __init__(
         self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
     ) -> None:
-        super().__init__(hamiltonian, circuit, batch_size, dtype)
         check_statevector(hamiltonian.n_qubits)
-        if batch_size != hamiltonian.n_examples:
-            raise ValueError(
-                f"batch_size must be {hamiltonian.n_examples}, all the examples, got {batch_size}; "
-                "the statevector energy has no minibatches: set train.batch_size=0, or take "
-                "energy.kind='exact'"
-            )
+        super().__init__(hamiltonian, circuit, batch_size, dtype)
 
     @functools.cached_property
     def _batch(self) -> StatevectorBatch:
@@ -102,18 +96,7 @@ class StatevectorEnergy(PreparedEnergy):
 
         **Raises:** `ValueError` unless every example is in it once, all of one weight.
         """
-        n_examples = self.hamiltonian.n_examples
-        if not np.array_equal(np.sort(examples), np.arange(n_examples)):
-            raise ValueError(
-                f"examples must be all {n_examples} of them, each once, got {len(examples)}; the "
-                "statevector energy has no minibatches: set train.batch_size=0, or take "
-                "energy.kind='exact'"
-            )
-        if weights is not None and not np.allclose(weights, 1 / n_examples):
-            raise ValueError(
-                f"weights must all be 1/{n_examples}, got {np.min(weights)} to {np.max(weights)}; "
-                "the statevector energy is the plain mean: take energy.kind='exact' for another"
-            )
+        self.check_complete(examples, weights)
         return self._batch
 
     def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:

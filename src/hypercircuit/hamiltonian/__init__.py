@@ -23,6 +23,12 @@ from .losses import (
     ZeroOne as ZeroOne,
     output_targets as output_targets,
 )
+from .mpo import (
+    CompressedLoss as CompressedLoss,
+    DiagonalMPO as DiagonalMPO,
+    MeasuredError as MeasuredError,
+    compress_loss as compress_loss,
+)
 from .spectral import (
     FourierSum as FourierSum,
     FrullaniIntegrand as FrullaniIntegrand,

@@ -2,6 +2,12 @@
 
 from .condition import condition as condition
 from .exact import ExactMPS as ExactMPS, exact_mps as exact_mps
+from .interchange import (
+    load_mps as load_mps,
+    mps_from_quimb as mps_from_quimb,
+    mps_to_quimb as mps_to_quimb,
+    save_mps as save_mps,
+)
 from .moments import (
     Band as Band,
     bit_cumulants as bit_cumulants,

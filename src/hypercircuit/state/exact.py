@@ -28,6 +28,7 @@ import numpy as np
 
 from .._types import Angles, CellMaps, CellTensors, CutVectors
 from ..circuit import Brickwork
+from .interchange import mps_to_quimb
 
 
 class ExactMPS(eqx.Module):
@@ -75,11 +76,7 @@ class ExactMPS(eqx.Module):
 
     def to_quimb(self) -> Any:
         """The state as quimb's `MatrixProductState`, sites in the same order."""
-        from quimb.tensor import MatrixProductState
-
-        arrays = [np.asarray(tensor) for tensor in self.tensors()]
-        arrays[0], arrays[-1] = arrays[0][0], arrays[-1][..., 0]
-        return MatrixProductState(arrays, shape="lpr")
+        return mps_to_quimb(self.tensors())
 
     def to_statevector(self) -> jax.Array:
         """All 2^n_qubits amplitudes, site 0 most significant.

@@ -1,5 +1,21 @@
-"""Looking at results: figures, success probabilities, the spectrum of a loss."""
+"""Looking at results: figures, success probabilities, spectra, errors, classical optima."""
 
+from .bit_search import Improved as Improved, beam_search as beam_search, improve as improve
+from .dmrg import DMRGResult as DMRGResult, dmrg as dmrg, dmrg_bytes as dmrg_bytes
+from .ground_state import GroundState as GroundState, minimise as minimise
+from .operator_plots import (
+    plot_bond_profile as plot_bond_profile,
+    plot_error_against_bond as plot_error_against_bond,
+    plot_error_against_metric as plot_error_against_metric,
+    plot_singular_values as plot_singular_values,
+)
+from .operators import (
+    BondError as BondError,
+    CutSpectrum as CutSpectrum,
+    cut_spectra as cut_spectra,
+    errors_against_bond as errors_against_bond,
+    truncated as truncated,
+)
 from .plots import (
     plot_architecture as plot_architecture,
     plot_losses as plot_losses,

@@ -6,6 +6,7 @@ from .checkpoint import (
 )
 from .history import History as History
 from .interrupt import StopSignals as StopSignals
+from .lbfgs import LBFGS as LBFGS
 from .loop import (
     EnergyKind as EnergyKind,
     Schedule as Schedule,

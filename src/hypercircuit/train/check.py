@@ -6,6 +6,8 @@ check_error_max                      from it, and the largest difference of an e
 check_standard_error                 of the energy, where networks are sampled; of an approximate
                                      energy's check_error, where only samples can be compared with
 kl, kl_standard_error, beta          the penalty, if there is one
+mpo_rms, mpo_max, mpo_compressions   of compressed operators: their error on networks drawn from the
+                                     state (check_error is its mean), and how often they were made
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 
 from .._types import Angles
 from ..circuit import Brickwork
-from ..energy import EnergyKind, Exact, Sampled, SampledEnergy, Statevector
+from ..energy import EnergyKind, Exact, MPOEnergy, Sampled, SampledEnergy, Statevector
 from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
 from ..state import exact_mps
 from .objective import CHECK, CHECK_PENALTY, KLPenalty, step_key
@@ -76,6 +78,25 @@ class EnergyCheck:
             row["check_error"] = float((values - exact).mean())
             row["check_error_max"] = float(np.abs(values - exact).max())
         return row
+
+
+class MPOCheck:
+    """Measures compressed operators on networks drawn from the state."""
+
+    def __init__(self, energy: MPOEnergy, seed: int) -> None:
+        self.energy, self.seed = energy, seed
+
+    def measure(self, params: Angles, step: int) -> dict[str, float]:
+        """The errors after `step` updates, by name."""
+        found = self.energy.measure(params, step_key(self.seed, CHECK, step))
+        spread = max(found.rms**2 - found.mean**2, 0.0) ** 0.5
+        return {
+            "check_error": found.mean,
+            "check_standard_error": spread / (found.n_networks - 1) ** 0.5,
+            "mpo_rms": found.rms,
+            "mpo_max": found.max,
+            "mpo_compressions": float(self.energy.n_compressions),
+        }
 
 
 class PenaltyCheck:

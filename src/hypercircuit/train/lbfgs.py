@@ -52,9 +52,15 @@ class LBFGS:
     **Arguments:**
 
     - `memory_size`: updates that the curvature is estimated from.
+
+    **Raises:** `ValueError` for a memory of less than one update.
     """
 
     memory_size: int = 10
+
+    def __post_init__(self) -> None:
+        if self.memory_size < 1:
+            raise ValueError(f"memory_size must be at least 1, got {self.memory_size}")
 
     def init(self, params: Angles) -> Search:
         """A search whose first step evaluates `params` and moves nowhere."""

@@ -20,17 +20,24 @@ from jaxtyping import Array, Bool, Float, Integer, UInt8
 from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..data import Dataset
-from ..energy import Batch, EnergyKind, Sampled
+from ..energy import MPO, Batch, EnergyKind, MPOEnergy, Sampled
 from ..hamiltonian import LossHamiltonian
 from ..state import exact_mps, most_likely
-from .check import EnergyCheck, PenaltyCheck, needs_check
+from .check import EnergyCheck, MPOCheck, PenaltyCheck, needs_check
 from .checkpoint import load_latest_checkpoint, save_checkpoint
 from .history import History
 from .interrupt import StopSignals
-from .objective import KLPenalty, Objective
+from .lbfgs import LBFGS
+from .objective import CHECK, KLPenalty, Objective, step_key
 from .progress import Progress, ProgressDisplay
 
 CHECKPOINTS = "checkpoints"
+#: Seconds between two lines that say how far a compression is.
+_COMPRESSION_SECONDS = 10.0
+
+
+class _StoppedError(Exception):
+    """A stop signal came while the loss was compressed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +101,7 @@ def train(
     circuit: Brickwork,
     *,
     energy: EnergyKind,
-    optimiser: optax.GradientTransformation,
+    optimiser: optax.GradientTransformation | LBFGS,
     penalty: KLPenalty | None = None,
     schedule: Schedule | None = None,
     seed: int = 0,
@@ -116,15 +123,19 @@ def train(
       energy where there is one, and the standard error where networks are sampled.
     - `penalty`: an addition to the energy, weighted by its beta; the history's energy is without
       it, its value and beta are in the evaluations.
-    - `optimiser`: any optax transformation.
+    - `optimiser`: any optax transformation; or `LBFGS()`, for energies of all the examples that
+      are no estimates: a step is then one evaluation of its line search.
     - `schedule`: lengths and intervals; defaults to `Schedule()`.
     - `params`: start angles; left out, `circuit.init` with the seed. Their dtype is the precision.
     - `validation`: examples for the accuracy of the likeliest network at every evaluation.
     - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT and
       SIGTERM then save and end with status `"interrupted"`.
 
-    **Raises:** `ValueError` if a checkpoint belongs to another problem, or the penalty's prior to
-    another number of qubits.
+    An energy of compressed operators (`MPO`) is measured on samples every few steps, and compressed
+    anew where the state has left the region in which it is good.
+
+    **Raises:** `ValueError` if a checkpoint belongs to another problem, the penalty's prior to
+    another number of qubits, or L-BFGS is given an energy that is an estimate.
     """
     schedule = schedule or Schedule()
     if params is None:
@@ -183,6 +194,10 @@ class _Run:
     def __init__(self, start: _State, identity: dict[str, Any], folder: Path | None) -> None:
         self.folder = None if folder is None else folder / CHECKPOINTS
         self.identity = identity
+        #: What the operators in use are compressed around, where there are any.
+        self.metric: np.ndarray | None = None
+        self.n_compressions = 0
+        self.resumed = False
         self.state, self.step, self.history, self._before = self._restore(start)
         self._saved = self.step
         self._begun = time.perf_counter()
@@ -199,6 +214,8 @@ class _Run:
                     f"{metadata['identity'].get(name)}, this run has {name}={value}; "
                     "resume with the same settings or choose an empty folder"
                 )
+        self.metric, self.resumed = metadata.get("metric"), True
+        self.n_compressions = metadata.get("n_compressions", 0)
         history = History.from_arrays(metadata["history"])
         return state, metadata["step"], history, metadata["seconds"]
 
@@ -214,6 +231,8 @@ class _Run:
             "identity": self.identity,
             "history": self.history.to_arrays(),
             "seconds": self.seconds,
+            "metric": self.metric,
+            "n_compressions": self.n_compressions,
         }
         save_checkpoint(self.folder, self.step, self.state, metadata)
         self._saved = self.step
@@ -247,7 +266,7 @@ class _Loop:
         circuit: Brickwork,
         energy: EnergyKind,
         penalty: KLPenalty | None,
-        optimiser: optax.GradientTransformation,
+        optimiser: optax.GradientTransformation | LBFGS,
         schedule: Schedule,
         seed: int,
         params: Angles,
@@ -269,7 +288,8 @@ class _Loop:
         )
         self.identity = {
             "energy": energy.name,
-            "samples": repr(energy) if isinstance(energy, Sampled) else None,
+            "samples": repr(energy) if isinstance(energy, Sampled | MPO) else None,
+            "optimiser": repr(optimiser) if isinstance(optimiser, LBFGS) else None,
             "penalty": None if penalty is None else penalty.describe(),
             "seed": seed,
             "data": hamiltonian.data.fingerprint,
@@ -279,8 +299,19 @@ class _Loop:
             "loss": hamiltonian.loss.name,
             "network": repr(hamiltonian.network),
         }
-        self.checks: list[EnergyCheck | PenaltyCheck] = []
-        if needs_check(energy, hamiltonian):
+        if isinstance(optimiser, LBFGS) and (
+            self.batch_size < n_examples or isinstance(energy, Sampled) or penalty is not None
+        ):
+            raise ValueError(
+                "L-BFGS needs an energy that is no estimate, got batches of "
+                f"{self.batch_size} of {n_examples} examples, energy {energy.name} and "
+                f"{'a' if penalty is not None else 'no'} penalty; set train.batch_size=0, or take "
+                "another optimiser"
+            )
+        self.checks: list[EnergyCheck | MPOCheck | PenaltyCheck] = []
+        if isinstance(self.energy, MPOEnergy):
+            self.checks.append(MPOCheck(self.energy, seed))
+        elif needs_check(energy, hamiltonian):
             n_check = schedule.check_examples
             self.checks.append(
                 EnergyCheck(
@@ -294,6 +325,8 @@ class _Loop:
         self, state: _State, batch: Batch, step: Integer[AnyArray, ""]
     ) -> tuple[_State, _Made]:
         """The state after update number `step`, counted from 0."""
+        if isinstance(self.optimiser, LBFGS):
+            return self._search(self.optimiser, state, batch, step)
         descend = jax.value_and_grad(self.objective, has_aux=True)
         (value, energy), gradient = descend(state.params, batch, step)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.params)
@@ -303,40 +336,117 @@ class _Loop:
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(params).all()
         return state, _Made(energy, norm, finite)
 
+    def _search(
+        self, optimiser: LBFGS, state: _State, batch: Batch, step: Integer[AnyArray, ""]
+    ) -> tuple[_State, _Made]:
+        """The same for one evaluation of a line search, which starts afresh if it gives up."""
+        search, _, given_up = optimiser.step(
+            state.optimiser, lambda params: self.objective(params, batch, step)[0]
+        )
+        norm = optax.tree.norm(search.gradient)
+        finite = jnp.isfinite(search.value) & jnp.isfinite(norm)
+        afresh = optimiser.init(search.params)
+        following = jax.tree.map(lambda a, b: jnp.where(given_up, a, b), afresh, search)
+        state = dataclasses.replace(state, params=search.params, optimiser=following)
+        return state, _Made(search.value, norm, finite)
+
     def _inputs(self, run: _Run) -> tuple[_State, Batch, np.ndarray]:
         """What the next update takes."""
         rows = example_order(self.hamiltonian.n_examples, self.batch_size, self.seed, run.step)
         return run.state, self.energy.batch(rows), np.asarray(run.step, np.int32)
 
     def run(self, folder: Path | None, progress: Progress) -> TrainResult:
-        run, schedule = _Run(self.start, self.identity, folder), self.schedule
-        begun = time.perf_counter()
-        compiled = None
-        if run.step < schedule.steps:
-            compiled = jax.jit(self._update).lower(*self._inputs(run)).compile()
-        compile_seconds = time.perf_counter() - begun
-        status, message = "finished", ""
-        with StopSignals() as stop, progress.start(schedule.steps, initial=run.step) as display:
-            if self.validation is not None and run.state.evaluated:
-                display.evaluated(validation_accuracy=float(run.state.best_accuracy))
-            while compiled is not None and run.step < schedule.steps:
-                following, made = compiled(*self._inputs(run))
-                energy, norm = float(made.energy), float(made.gradient_norm)
-                if not made.finite:
-                    status, message = "non-finite", _non_finite(run.step + 1, energy, norm)
-                    break
-                run.record(following, energy, norm)
-                display.update(run.step, energy=energy, gradient_norm=norm)
-                if run.step % schedule.evaluate_every == 0 or run.step == schedule.steps:
-                    self._evaluate(run, display)
-                if run.step % schedule.checkpoint_every == 0:
-                    run.save()
-                if stop.requested:
-                    status = "interrupted"
-                    message = f"stopped by {stop.requested} after step {run.step}"
-                    break
+        run = _Run(self.start, self.identity, folder)
+        compile_seconds, status, message = 0.0, "finished", ""
+        with (
+            StopSignals() as stop,
+            progress.start(self.schedule.steps, initial=run.step) as display,
+        ):
+            try:
+                if isinstance(self.energy, MPOEnergy):
+                    metric = run.metric if run.resumed else self.energy.metric(run.state.params)
+                    # The operators that a resumed run makes again are not counted again.
+                    self.energy.n_compressions = max(run.n_compressions - 1, 0)
+                    self._compress(self.energy, metric, run, display, stop)
+                begun = time.perf_counter()
+                compiled = None
+                if run.step < self.schedule.steps:
+                    compiled = jax.jit(self._update).lower(*self._inputs(run)).compile()
+                compile_seconds = time.perf_counter() - begun
+                status, message = self._descend(run, compiled, display, stop)
+            except _StoppedError:
+                status, message = (
+                    "interrupted",
+                    f"stopped by {stop.requested} after step {run.step}",
+                )
             run.save()
         return run.result(status, message, compile_seconds)
+
+    def _descend(
+        self,
+        run: _Run,
+        compiled: jax.stages.Compiled | None,
+        display: ProgressDisplay,
+        stop: StopSignals,
+    ) -> tuple[str, str]:
+        """All the steps that are left; returns status and message."""
+        schedule = self.schedule
+        if self.validation is not None and run.state.evaluated:
+            display.evaluated(validation_accuracy=float(run.state.best_accuracy))
+        while compiled is not None and run.step < schedule.steps:
+            if isinstance(self.energy, MPOEnergy):
+                self._follow(self.energy, run, display, stop)
+            following, made = compiled(*self._inputs(run))
+            energy, norm = float(made.energy), float(made.gradient_norm)
+            if not made.finite:
+                return "non-finite", _non_finite(run.step + 1, energy, norm)
+            run.record(following, energy, norm)
+            display.update(run.step, energy=energy, gradient_norm=norm)
+            if run.step % schedule.evaluate_every == 0 or run.step == schedule.steps:
+                self._evaluate(run, display)
+            if run.step % schedule.checkpoint_every == 0:
+                run.save()
+            if stop.requested:
+                return "interrupted", _stopped(stop, run)
+        return "finished", ""
+
+    def _follow(
+        self, energy: MPOEnergy, run: _Run, display: ProgressDisplay, stop: StopSignals
+    ) -> None:
+        """Before some steps: see whether the operators are still good where the state is."""
+        if run.step == 0 or run.step % energy.kind.check_every:
+            return
+        found = energy.measure(run.state.params, step_key(self.seed, CHECK, run.step))
+        if energy.trusts(found):
+            return
+        self._compress(energy, energy.metric(run.state.params), run, display, stop)
+        if isinstance(self.optimiser, LBFGS):
+            # What it knows is of another function.
+            search = self.optimiser.init(run.state.params)
+            run.state = dataclasses.replace(run.state, optimiser=search)
+
+    def _compress(
+        self,
+        energy: MPOEnergy,
+        metric: np.ndarray | None,
+        run: _Run,
+        display: ProgressDisplay,
+        stop: StopSignals,
+    ) -> None:
+        shown = time.monotonic()
+
+        def sites(done: int, total: int) -> None:
+            nonlocal shown
+            if stop.requested is not None:
+                raise _StoppedError
+            if time.monotonic() - shown > _COMPRESSION_SECONDS:
+                shown = time.monotonic()
+                display.write(f"compressing the loss: {done} of {total} sites")
+
+        energy.compress(metric, sites)
+        run.metric, run.n_compressions = metric, energy.n_compressions
+        assert energy.compressed is not None
+        display.write(f"compressed the loss at step {run.step}: {energy.compressed.describe()}")
 
     def _evaluate(self, run: _Run, display: ProgressDisplay) -> None:
         """Measure the errors, and the likeliest network on the validation examples."""
@@ -365,6 +475,10 @@ class _Loop:
                 best_accuracy=jnp.asarray(accuracy, dtype),
             )
         return state, {"validation_loss": value, "validation_accuracy": accuracy}
+
+
+def _stopped(stop: StopSignals, run: _Run) -> str:
+    return f"stopped by {stop.requested} after step {run.step}"
 
 
 def _non_finite(step: int, energy: float, gradient_norm: float) -> str:

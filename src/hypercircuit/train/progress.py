@@ -34,7 +34,9 @@ class ProgressDisplay(ABC):
         self.close()
 
     @abstractmethod
-    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
+    def update(
+        self, step: int, *, energy: float | None = None, gradient_norm: float | None = None
+    ) -> None:
         """Show that `step` steps of the whole run are done; energy in nats per example."""
 
     @abstractmethod
@@ -72,17 +74,22 @@ class Progress:
                 "set enabled=False"
             )
 
-    def start(self, steps: int, *, initial: int = 0) -> ProgressDisplay:
-        """Return the display of a run of `steps` steps, of which `initial` are done."""
+    def start(self, steps: int, *, initial: int = 0, unit: str = "step") -> ProgressDisplay:
+        """Return the display of a run of `steps` steps, of which `initial` are done.
+
+        `unit` is what a step is called.
+        """
         if not self.enabled:
             return _Nothing()
         if sys.stderr.isatty():
-            return _Bar(steps, initial)
-        return _Lines(steps, initial, self.log_seconds)
+            return _Bar(steps, initial, unit)
+        return _Lines(steps, initial, self.log_seconds, unit)
 
 
 class _Nothing(ProgressDisplay):
-    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
+    def update(
+        self, step: int, *, energy: float | None = None, gradient_norm: float | None = None
+    ) -> None:
         pass
 
     def evaluated(self, *, validation_accuracy: float) -> None:
@@ -96,13 +103,15 @@ class _Nothing(ProgressDisplay):
 
 
 class _Bar(ProgressDisplay):
-    def __init__(self, steps: int, initial: int) -> None:
+    def __init__(self, steps: int, initial: int, unit: str) -> None:
         self._best = -math.inf
         self._bar = tqdm(
-            total=steps, initial=initial, file=sys.stderr, dynamic_ncols=True, unit="step"
+            total=steps, initial=initial, file=sys.stderr, dynamic_ncols=True, unit=unit
         )
 
-    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
+    def update(
+        self, step: int, *, energy: float | None = None, gradient_norm: float | None = None
+    ) -> None:
         self._bar.set_description_str(_summary(energy, gradient_norm, self._best), refresh=False)
         self._bar.update(step - self._bar.n)
 
@@ -117,8 +126,8 @@ class _Bar(ProgressDisplay):
 
 
 class _Lines(ProgressDisplay):
-    def __init__(self, steps: int, initial: int, log_seconds: float | int) -> None:
-        self._steps, self._step = steps, initial
+    def __init__(self, steps: int, initial: int, log_seconds: float | int, unit: str) -> None:
+        self._steps, self._step, self._unit = steps, initial, unit
         self._log_seconds, self._stream = log_seconds, sys.stderr
         self._best = -math.inf
         self._summary: str | None = None
@@ -126,7 +135,9 @@ class _Lines(ProgressDisplay):
         self._printed_at = -math.inf
         self._printed_step: int | None = None
 
-    def update(self, step: int, *, energy: float, gradient_norm: float | None = None) -> None:
+    def update(
+        self, step: int, *, energy: float | None = None, gradient_norm: float | None = None
+    ) -> None:
         now = time.monotonic()
         self._step = step
         self._summary = _summary(energy, gradient_norm, self._best)
@@ -147,7 +158,8 @@ class _Lines(ProgressDisplay):
 
     def _print(self, now: float) -> None:
         self._printed_at, self._printed_step = now, self._step
-        self.write(f"step {self._step}/{self._steps} {self._summary} {self._time_left(now)}")
+        shown = f"{self._summary} {self._time_left(now)}".strip()
+        self.write(f"{self._unit} {self._step}/{self._steps} {shown}")
 
     def _time_left(self, now: float) -> str:
         assert self._first is not None
@@ -158,8 +170,8 @@ class _Lines(ProgressDisplay):
         return f"time left {tqdm.format_interval(seconds)}"
 
 
-def _summary(energy: float, gradient_norm: float | None, best_accuracy: float) -> str:
-    text = f"energy {energy:.4f}"
+def _summary(energy: float | None, gradient_norm: float | None, best_accuracy: float) -> str:
+    text = "" if energy is None else f"energy {energy:.4f}"
     if gradient_norm is not None:
         text += f" |grad| {gradient_norm:.1e}"
     return text if best_accuracy == -math.inf else f"{text} best val {best_accuracy:.2%}"

@@ -1,0 +1,199 @@
+"""The energy of the complete data set from compressed operators, inside a trust region.
+
+Operators compressed in the metric of the current Born distribution's marginals are good near it and
+nowhere else. So their error is measured on networks drawn from the state as it moves, and when it
+exceeds a share of the energy, the loss is compressed anew around where the state is then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from .._types import Angles, AnyArray
+from ..circuit import Brickwork
+from ..hamiltonian import CompressedLoss, LossHamiltonian, MeasuredError, compress_loss
+from ..hamiltonian.mpo import around_state
+from ..state import ExactMPS, bit_probabilities, exact_mps, sample
+from .base import Batch, CompleteEnergy
+from .operators import CellOperators, cell_operators, expectations
+
+METRICS = ("state", "uniform")
+
+SitesDone = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class MPO:
+    """The energy of all the examples from operators of bounded bond dimension.
+
+    A step costs as much for a million examples as for one. It is an approximation: its error is
+    measured on samples of the state, and final energies are evaluated with the uncompressed terms.
+
+    **Arguments:**
+
+    - `max_bond`: of the operators.
+    - `tolerance`: see [`hypercircuit.compress_loss`][].
+    - `metric`: `"state"` compresses around the Born distribution's marginals and again when the
+      state has left the region where that is good; `"uniform"` compresses once, for all networks
+      alike.
+    - `trust`: the root mean square error on samples of the state, as a share of their mean loss,
+      beyond which the loss is compressed again.
+    - `check_every`: steps between two measurements of that error.
+    - `samples`: networks drawn for each of them.
+
+    **Raises:** `ValueError` naming the argument that is out of range.
+    """
+
+    max_bond: int = 64
+    tolerance: float = 0.0
+    metric: str = "state"
+    trust: float = 0.02
+    check_every: int = 10
+    samples: int = 64
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
+        for name, least in (("max_bond", 1), ("check_every", 1), ("samples", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("tolerance", "trust"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def name(self) -> str:
+        return "mpo"
+
+    def prepare(
+        self,
+        hamiltonian: LossHamiltonian,
+        circuit: Brickwork,
+        *,
+        batch_size: int,
+        dtype: np.dtype | type = np.float32,
+    ) -> MPOEnergy:
+        """An energy that holds no operators yet: see `MPOEnergy.compress`.
+
+        **Arguments:**
+
+        - `batch_size`: `hamiltonian.n_examples`; there is no other batch.
+        """
+        return MPOEnergy(self, hamiltonian, circuit, batch_size, np.dtype(dtype))
+
+
+class MPOBatch(Batch):
+    """All the examples, of equal weight, and the operators."""
+
+    weights: Float[AnyArray, " n"]
+    operators: tuple[CellOperators, ...]
+
+
+class MPOEnergy(CompleteEnergy):
+    """See [`hypercircuit.MPO`][].
+
+    **Attributes:**
+
+    - `compressed`: the operators in use, None before the first `compress`.
+    - `n_compressions`: how often `compress` was called.
+    """
+
+    def __init__(
+        self,
+        kind: MPO,
+        hamiltonian: LossHamiltonian,
+        circuit: Brickwork,
+        batch_size: int,
+        dtype: np.dtype,
+    ) -> None:
+        super().__init__(hamiltonian, circuit, batch_size, dtype)
+        self.kind = kind
+        self.compressed: CompressedLoss | None = None
+        self.n_compressions = 0
+        self._batch: MPOBatch | None = None
+
+    def metric(self, params: Angles) -> Float[np.ndarray, " n_qubits"] | None:
+        """The probabilities around which the loss is compressed at these angles."""
+        if self.kind.metric == "uniform":
+            return None
+        return around_state(np.asarray(_probabilities(self.circuit, params), np.float64))
+
+    def compress(
+        self,
+        probabilities: Float[np.ndarray, " n_qubits"] | None,
+        progress: SitesDone | None = None,
+    ) -> None:
+        """Compress the loss in the metric of `probabilities` and use that from now on."""
+        self.compressed = compress_loss(
+            self.hamiltonian,
+            self.kind.max_bond,
+            tolerance=self.kind.tolerance,
+            probabilities=probabilities,
+            dtype=self.dtype,
+            progress=progress,
+        )
+        self.n_compressions += 1
+        parts = [(part.start, part.mpo) for part in self.compressed.parts]
+        operators = cell_operators(parts, self._padded_bond, self.dtype)
+        weights = np.full(self.batch_size, 1 / self.batch_size, self.dtype)
+        self._batch = jax.device_put(MPOBatch(weights, operators))
+
+    @property
+    def _padded_bond(self) -> int:
+        """One for all compressions, so that the step is compiled once."""
+        widest = 2 ** min((self.hamiltonian.n_qubits + 1) // 2, 30)
+        # Two bonds more where the operators of outputs are joined to one for each setting.
+        return min(self.kind.max_bond, widest) + 2 * bool(self.hamiltonian.network.global_sites)
+
+    def measure(self, params: Angles, key: PRNGKeyArray) -> MeasuredError:
+        """The operators' error on networks drawn from the state."""
+        assert self.compressed is not None, "compress first"
+        bits = _samples(self.circuit, params, key, self.kind.samples)
+        return self.compressed.error_at(np.asarray(bits))
+
+    def trusts(self, found: MeasuredError) -> bool:
+        """Whether a measured error lets the operators be used on; uniform ones always are."""
+        return self.kind.metric == "uniform" or found.rms <= self.kind.trust * abs(found.loss)
+
+    def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> MPOBatch:
+        """The one batch there is; the order of the examples is of no account.
+
+        **Raises:** `ValueError` unless every example is in it once, all of one weight.
+        """
+        self.check_complete(examples, weights)
+        if self._batch is None:
+            raise ValueError("there are no operators yet; call compress first")
+        return self._batch
+
+    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+        """The energy of the complete data once for every example: there are no others here."""
+        return jnp.broadcast_to(self._energy(mps, batch), batch.weights.shape)
+
+    def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
+        return self._energy(exact_mps(self.circuit, params), batch)
+
+    def _energy(self, mps: ExactMPS, batch: Batch) -> Float[Array, ""]:
+        assert isinstance(batch, MPOBatch)
+        return sum(
+            (expectations(mps, operators).sum() for operators in batch.operators),
+            start=jnp.zeros((), self.dtype),
+        )
+
+
+@eqx.filter_jit
+def _probabilities(circuit: Brickwork, params: Angles) -> Float[Array, " n_qubits"]:
+    return bit_probabilities(exact_mps(circuit, params))
+
+
+@eqx.filter_jit
+def _samples(
+    circuit: Brickwork, params: Angles, key: PRNGKeyArray, n: int
+) -> UInt8[Array, "n n_qubits"]:
+    return sample(exact_mps(circuit, params), key, n)[0]

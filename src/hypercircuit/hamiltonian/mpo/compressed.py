@@ -1,0 +1,462 @@
+"""From a compiled loss to compressed operators, with an honest error.
+
+Routes, by what the loss is made of:
+
+    quadratic form          squared errors of linear networks, exact up to the bond dimension
+    streamed terms          additive and pairwise losses of linear networks (`sketch.py`)
+    all entries             anything else on few qubits, and everything on very few
+    settings of choices     one operator for each, times the projector on the choices' qubits
+
+The loss is the sum of the parts: an additive loss has one operator per output, on that output's
+sites alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from ..compile import LossHamiltonian
+from ..losses import SquaredError
+from ..terms import FourierTerms, NoTerms, QuadraticTerms, SectorTerms
+from .operator import Compressed, DiagonalMPO, additive, compress, from_diagonal, metric_weights
+from .phases import PhaseTerms, phase_terms
+from .quadratic import quadratic_mpo
+from .sketch import sketch
+
+#: Up to here all entries are written out and decomposed.
+_FEW_QUBITS = 12
+#: Up to here they are for losses without another route.
+_MOST_ENTRIES = 20
+#: The sketch's bond dimension over that of the result.
+_OVERSAMPLING = 1.5
+#: Bytes of the coefficients of the terms that are held at once.
+_MEMORY = 2 << 30
+#: Networks drawn to measure an error.
+MEASURED = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """An operator on a run of sites of the register, from `start`."""
+
+    start: int
+    mpo: DiagonalMPO
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.mpo.n_sites
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredError:
+    """How far operators were from the true loss of some networks, in the loss's unit.
+
+    **Attributes:**
+
+    - `mean`, `rms`, `max`: of the differences, the last one of their moduli.
+    - `loss`: the networks' mean true loss.
+    - `n_networks`: how many there were.
+    - `mean_standard_error`, `rms_standard_error`: from the networks' number being finite, taking
+      them as independent; NaN for one network.
+    """
+
+    mean: float
+    rms: float
+    max: float
+    loss: float
+    n_networks: int
+    mean_standard_error: float
+    rms_standard_error: float
+
+    @classmethod
+    def of(
+        cls, found: Float[np.ndarray, " n_networks"], true: Float[np.ndarray, " n_networks"]
+    ) -> MeasuredError:
+        """Of networks whose losses by operators and by the classical forward pass are these."""
+        difference, n = found - true, len(true)
+        rms = float(np.sqrt((difference**2).mean()))
+        of_mean = of_rms = math.nan
+        if n > 1:
+            of_mean = float(difference.std(ddof=1)) / math.sqrt(n)
+            of_square = float((difference**2).std(ddof=1)) / math.sqrt(n)
+            of_rms = of_square / (2 * rms) if rms > 0 else 0.0
+        return cls(
+            float(difference.mean()),
+            rms,
+            float(np.abs(difference).max()),
+            float(true.mean()),
+            n,
+            of_mean,
+            of_rms,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompressedLoss:
+    """A loss as a sum of compressed operators; it is an approximation of `hamiltonian`.
+
+    **Attributes:**
+
+    - `hamiltonian`: the compiled loss.
+    - `parts`: the operators, in float64.
+    - `probabilities`: (n_qubits,) that each bit is 1 in the metric, or None for the uniform one.
+    - `max_bond`, `tolerance`, `seed`, `dtype`, `memory`: what was asked for, see `compress_loss`.
+    - `truncation_errors`: what truncation threw away in every part, root mean squares in the
+      metric. The error of the sketch comes on top.
+    - `measured`: the error on networks drawn from the metric's distribution; it holds all errors,
+      the spectral one included.
+    - `seconds`: the time it took, also where it was read from a file.
+    """
+
+    hamiltonian: LossHamiltonian
+    parts: tuple[Part, ...]
+    probabilities: Float[np.ndarray, " n_qubits"] | None
+    max_bond: int
+    tolerance: float
+    seed: int
+    dtype: str
+    memory: int
+    truncation_errors: tuple[float, ...]
+    measured: MeasuredError
+    seconds: float
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all tensors in float64."""
+        return sum(part.mpo.n_bytes for part in self.parts)
+
+    @property
+    def metric(self) -> str:
+        return "uniform" if self.probabilities is None else "product"
+
+    def values(
+        self, bits: Integer[np.ndarray, "n_networks n_qubits"]
+    ) -> Float[np.ndarray, " n_networks"]:
+        """The compressed loss of networks."""
+        return parts_values(self.parts, bits)
+
+    def error_at(self, bits: Integer[np.ndarray, "n_networks n_qubits"]) -> MeasuredError:
+        """The differences from the networks' true losses by the classical forward pass."""
+        return _measure(self.hamiltonian, self.parts, bits)
+
+    def report(
+        self,
+        *,
+        state: Integer[np.ndarray, "n_samples n_qubits"] | None = None,
+        best: Integer[np.ndarray, " n_qubits"] | None = None,
+        n_networks: int = MEASURED,
+    ) -> dict[str, Any]:
+        """Size, settings and errors for JSON, see `hamiltonian.mpo.report`.
+
+        **Arguments:**
+
+        - `state`: samples of a state, on which the error is measured too.
+        - `best`: the best network found, likewise.
+        - `n_networks`: uniformly random networks, likewise.
+        """
+        from .report import make_report
+
+        return make_report(self, state=state, best=best, n_networks=n_networks)
+
+    def save(self, path: str | os.PathLike[str], *, report: dict[str, Any] | None = None) -> None:
+        """Write one file that `load_compressed` reads; an older one is replaced in one go.
+
+        **Arguments:**
+
+        - `report`: to be kept in the file; made by `report()` if left out.
+        """
+        from .files import save_compressed
+
+        save_compressed(self, path, report=report)
+
+    def mpo(self) -> DiagonalMPO:
+        """All parts as one operator on the whole chain.
+
+        Outputs' operators side by side take two bonds more than the widest; parts that share
+        sites add up their bonds.
+        """
+        n_qubits = self.hamiltonian.n_qubits
+        chains: list[list[Part]] = []
+        for part in sorted(self.parts, key=lambda part: part.start):
+            free = (chain for chain in chains if chain[-1].stop <= part.start)
+            chain = next(free, None)
+            if chain is None:
+                chains.append([part])
+            else:
+                chain.append(part)
+        total: DiagonalMPO | None = None
+        for chain in chains:
+            one = chain[0].mpo
+            if one.n_sites < n_qubits:
+                one = additive([(part.start, part.mpo) for part in chain], n_qubits)
+            total = one if total is None else total + one
+        assert total is not None
+        return total
+
+    def describe(self) -> str:
+        """Size and errors in one line."""
+        unit = self.hamiltonian.loss.unit
+        several = "s" if len(self.parts) > 1 else ""
+        return (
+            f"{len(self.parts)} operator{several} of bond dimension at most "
+            f"{max(part.mpo.max_bond for part in self.parts)} in the {self.metric} metric, "
+            f"{self.n_bytes / 1e6:.1f} MB, rms error {self.measured.rms:.3g} {unit} on networks "
+            f"drawn from it (mean loss {self.measured.loss:.3g})"
+        )
+
+
+def compress_loss(
+    hamiltonian: LossHamiltonian,
+    max_bond: int,
+    *,
+    tolerance: float = 0.0,
+    probabilities: Float[np.ndarray, " n_qubits"] | None = None,
+    seed: int = 0,
+    dtype: np.dtype | type = np.float32,
+    memory: int = _MEMORY,
+    progress: Callable[[int, int], None] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> CompressedLoss:
+    """Compress the complete data set's loss into operators of at most this bond dimension.
+
+    **Arguments:**
+
+    - `max_bond`: of every part.
+    - `tolerance`: root mean square error, in the loss's unit and in the metric, that truncation may
+      make, as far as `max_bond` allows: less is kept where it suffices.
+    - `probabilities`: the metric: that each bit is 1 in the product distribution in which errors
+      are weighed, such as the Born distribution's marginals; left out, all networks weigh the same.
+    - `seed`: of the bitstrings that the range finder looks at.
+    - `dtype`: of the large matrix products; float64 needs JAX's x64 mode.
+    - `memory`: bytes of terms held at once; more terms are compressed in several goes.
+    - `progress`: is told sites done and sites in all.
+    - `cache`: a folder in which results are kept under the hash of everything that decides them
+      (data, network, loss, terms, metric, settings, version of the package): one that is there is
+      read, any other is compressed and written.
+
+    **Raises:** `ValueError` for a loss that has no route, with those that have, and for arguments
+    out of range.
+    """
+    if max_bond < 1:
+        raise ValueError(f"max_bond must be at least 1, got {max_bond}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must not be negative, got {tolerance}")
+    weights = metric_weights(probabilities, hamiltonian.n_qubits)
+    dtype = np.dtype(dtype)
+    if cache is not None:
+        from .files import Request, cached
+
+        request = Request(max_bond, tolerance, probabilities, seed, dtype.name, memory)
+        return cached(
+            cache,
+            hamiltonian,
+            request,
+            lambda: compress_loss(
+                hamiltonian,
+                max_bond,
+                tolerance=tolerance,
+                probabilities=probabilities,
+                seed=seed,
+                dtype=dtype,
+                memory=memory,
+                progress=progress,
+            ),
+        )
+    begun = time.perf_counter()
+    work = _Work(max_bond, tolerance, seed, dtype, memory, progress)
+    parts, errors = work.parts(hamiltonian, weights)
+    rng = np.random.default_rng([seed, 1])
+    bits = (rng.random((MEASURED, len(weights))) < weights[:, 1]).astype(np.uint8)
+    return CompressedLoss(
+        hamiltonian,
+        tuple(parts),
+        probabilities,
+        max_bond,
+        tolerance,
+        seed,
+        dtype.name,
+        memory,
+        tuple(errors),
+        _measure(hamiltonian, parts, bits),
+        time.perf_counter() - begun,
+    )
+
+
+@dataclasses.dataclass
+class _Work:
+    max_bond: int
+    tolerance: float
+    seed: int
+    dtype: np.dtype
+    memory: int
+    progress: Callable[[int, int], None] | None
+
+    def parts(
+        self, hamiltonian: LossHamiltonian, weights: np.ndarray
+    ) -> tuple[list[Part], list[float]]:
+        """The parts and the truncation error of each."""
+        terms = hamiltonian.terms
+        n_qubits = hamiltonian.n_qubits
+        if n_qubits <= _FEW_QUBITS and not isinstance(terms, NoTerms):
+            return self._entries(hamiltonian, weights)
+        if isinstance(terms, QuadraticTerms):
+            return self._quadratic(hamiltonian, weights)
+        if isinstance(terms, FourierTerms) and not terms.joint:
+            return self._streamed(hamiltonian, weights)
+        if isinstance(terms, SectorTerms) and all(
+            _has_route(sector.hamiltonian) for sector in terms.sectors
+        ):
+            return self._sectors(hamiltonian, terms, weights)
+        if n_qubits <= _MOST_ENTRIES and not isinstance(terms, NoTerms):
+            return self._entries(hamiltonian, weights)
+        raise ValueError(
+            f"the {hamiltonian.loss.name} loss of this network on {n_qubits} qubits is not "
+            "compressed into an operator; possible are the losses logistic (also one-vs-rest), "
+            "pairwise-logistic, squared, sigmoid-squared, hinge, squared-hinge and, with one "
+            f"output, zero-one of linear networks, and all losses up to {_MOST_ENTRIES} qubits"
+        )
+
+    def _entries(
+        self, hamiltonian: LossHamiltonian, weights: np.ndarray
+    ) -> tuple[list[Part], list[float]]:
+        found = from_diagonal(
+            hamiltonian.diagonal(),
+            max_bond=self.max_bond,
+            tolerance=self.tolerance,
+            probabilities=weights[:, 1],
+        )
+        return [Part(0, found.mpo)], [found.error]
+
+    def _quadratic(
+        self, hamiltonian: LossHamiltonian, weights: np.ndarray
+    ) -> tuple[list[Part], list[float]]:
+        network, loss = hamiltonian.network, hamiltonian.loss
+        assert isinstance(loss, SquaredError)
+        blocks, encoding = network.register.blocks, network.layers[0].encoding
+        x = hamiltonian.inputs(np.arange(hamiltonian.n_examples))
+        gains = network.logit_scale * encoding.step * x
+        base = network.logit_scale * encoding.low * x.sum(1)
+        targets = loss.targets(hamiltonian.data.y, network.n_outputs)
+        parts, errors = [], []
+        for block, output in enumerate(blocks.outputs):
+            start = blocks.start + block * blocks.fan_in
+            found = quadratic_mpo(
+                gains,
+                base - targets[:, output],
+                weights[start : start + blocks.fan_in],
+                max_bond=self.max_bond,
+                tolerance=self.tolerance / math.sqrt(len(blocks.outputs)),
+            )
+            parts.append(Part(start, found.mpo))
+            errors.append(found.error)
+        return parts, errors
+
+    def _streamed(
+        self, hamiltonian: LossHamiltonian, weights: np.ndarray
+    ) -> tuple[list[Part], list[float]]:
+        parts, errors = [], []
+        pieces = list(phase_terms(hamiltonian, weights))
+        total = sum(piece.terms.n_sites for piece in pieces)
+        done = 0
+        for piece in pieces:
+            sites = slice(piece.start, piece.start + piece.terms.n_sites)
+
+            def advance(site: int, _: int, done: int = done) -> None:
+                if self.progress is not None:
+                    self.progress(done + site, total)
+
+            tolerance = self.tolerance / math.sqrt(len(pieces))
+            found = self._terms(piece.terms, weights[sites, 1], tolerance, advance)
+            parts.append(Part(piece.start, found.mpo))
+            errors.append(found.error)
+            done += piece.terms.n_sites
+        return parts, errors
+
+    def _terms(
+        self,
+        terms: PhaseTerms,
+        ones: np.ndarray,
+        tolerance: float,
+        progress: Callable[[int, int], None],
+    ) -> Compressed:
+        widest = 2 ** min((terms.n_sites + 1) // 2, 30)
+        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + 4
+        each = self.memory // (2 * bond * self.dtype.itemsize)
+        sums = list(terms.split(each))
+        total: DiagonalMPO | None = None
+        for number, part in enumerate(sums):
+
+            def advance(site: int, n_sites: int, number: int = number) -> None:
+                progress((number * n_sites + site) // len(sums), n_sites)
+
+            one = sketch(
+                part,
+                bond,
+                probabilities=ones,
+                seed=self.seed,
+                dtype=self.dtype,
+                progress=advance,
+            )
+            if total is not None:
+                one = compress(total + one, max_bond=bond, probabilities=ones).mpo
+            total = one
+        assert total is not None
+        return compress(total, max_bond=self.max_bond, tolerance=tolerance, probabilities=ones)
+
+    def _sectors(
+        self, hamiltonian: LossHamiltonian, terms: SectorTerms, weights: np.ndarray
+    ) -> tuple[list[Part], list[float]]:
+        sites = hamiltonian.network.global_sites
+        parts, errors = [], []
+        known: dict[int, tuple[DiagonalMPO, float]] = {}
+        for sector in terms.sectors:
+            inner = sector.hamiltonian
+            if id(inner.terms) not in known:
+                found, each = self.parts(inner, weights)
+                chain = [(part.start, part.mpo) for part in found]
+                known[id(inner.terms)] = (
+                    additive(chain, hamiltonian.n_qubits),
+                    math.sqrt(sum(error**2 for error in each)),
+                )
+            mpo, error = known[id(inner.terms)]
+            tensors = list(mpo.tensors)
+            for site, bit in zip(sites, sector.bits, strict=True):
+                tensors[site] = tensors[site] * np.array([1 - bit, bit])[:, None]
+            parts.append(Part(0, DiagonalMPO(tuple(tensors))))
+            chance = math.prod(
+                float(weights[site, bit]) for site, bit in zip(sites, sector.bits, strict=True)
+            )
+            errors.append(error * math.sqrt(chance))
+        return parts, errors
+
+
+def _has_route(hamiltonian: LossHamiltonian) -> bool:
+    """Whether there is one for any number of qubits."""
+    terms = hamiltonian.terms
+    return isinstance(terms, QuadraticTerms) or (
+        isinstance(terms, FourierTerms) and not terms.joint
+    )
+
+
+def parts_values(
+    parts: Sequence[Part], bits: Integer[np.ndarray, "n_networks n_qubits"]
+) -> Float[np.ndarray, " n_networks"]:
+    """The sum of the parts' entries at the networks' bits."""
+    total = np.zeros(len(bits))
+    for part in parts:
+        total += part.mpo.values(bits[:, part.start : part.stop])
+    return total
+
+
+def _measure(
+    hamiltonian: LossHamiltonian, parts: Sequence[Part], bits: np.ndarray
+) -> MeasuredError:
+    return MeasuredError.of(parts_values(parts, bits), hamiltonian.losses(bits))

@@ -1,0 +1,358 @@
+"""A loss compressed into operators, with its errors, as a folder.
+
+config.toml        the resolved configuration
+mpo.npz            the operators and their report, see `hamiltonian.mpo.load_compressed`
+mpo_<metric>.npz   with a state: the operators of the other metric, for comparison
+report.json        the report; errors against bond dimension and metric; singular values
+bonds.png, singular_values.png, error_bond.png and, with a state, error_metric.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._files import write_text
+from ._precision import check_precision
+from .config import Config, ConfigError
+from .hamiltonian import LossHamiltonian, compile_loss
+from .hamiltonian.mpo import (
+    CompressedLoss,
+    Request,
+    around_state,
+    compress_loss,
+    load_same,
+    report_text,
+    saved_report,
+    uniform_networks,
+)
+from .problem import build_problem, describe_data
+from .run import Report, expect, marginals_run, refuse_another, run_config, sample_run, versions
+from .study import (
+    BondError,
+    cut_spectra,
+    errors_against_bond,
+    plot_bond_profile,
+    plot_error_against_bond,
+    plot_error_against_metric,
+    plot_singular_values,
+)
+from .train import Progress, StopSignals
+
+_MAIN = "mpo.npz"
+#: Bytes of terms held at once, see `compress_loss`.
+_MEMORY = 2 << 30
+_WORDS = {"uniform": "uniform", "state": "state-adapted"}
+
+
+class _StoppedError(Exception):
+    """A signal came while an operator was made."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _State:
+    """What is used of a run: its samples, its bits' probabilities, its best network."""
+
+    folder: Path
+    digest: str
+    probabilities: np.ndarray
+    samples: np.ndarray
+    best: np.ndarray
+
+
+def compile_run(
+    config: Config,
+    folder: str | os.PathLike[str],
+    *,
+    state: str | os.PathLike[str] | None = None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Compress the configured problem's loss, measure its errors, and write the folder.
+
+    The result's `status` is `"finished"` or `"interrupted"`: operators that are complete by then
+    are kept, and the same call goes on from them.
+
+    **Arguments:**
+
+    - `state`: the folder of a finished run of the same network. Errors are measured on samples of
+      its trained state and at its best network, and the uniform metric is compared with the
+      state's.
+
+    **Raises:** `ConfigError` if the folder belongs to another configuration, state or command, if
+    the metric needs a state, or if the state is of another network; `ValueError` for a loss that
+    is not compressed.
+    """
+    folder = Path(folder)
+    settings = config.mpo
+    if settings.metric == "state" and state is None:
+        raise ConfigError(
+            "mpo.metric='state' needs a trained state; name the folder of a finished run with "
+            "--state RUN, or set mpo.metric='uniform'"
+        )
+    trained = None if state is None else _read_state(config, Path(state))
+    finished = _finished(folder, config, trained)
+    if finished is not None:
+        report(f"{folder} holds a compiled loss; choose another --out to compile it again")
+        report(_text(finished))
+        return finished
+    dtype = check_precision(np.dtype(config.train.precision))
+    begun = time.perf_counter()
+    with StopSignals() as stop:
+        problem = build_problem(config)
+        report(describe_data(config, problem))
+        hamiltonian = compile_loss(
+            problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+        )
+        report(hamiltonian.describe())
+        if trained is not None and len(trained.probabilities) != hamiltonian.n_qubits:
+            raise ConfigError(
+                f"the state in {trained.folder} has {len(trained.probabilities)} qubits, the "
+                f"network {hamiltonian.n_qubits}; name a run on inputs and classes of this number"
+            )
+        main = _metric(config, trained)
+        metrics = [main]
+        if trained is not None:
+            metrics.append("uniform" if main == "state" else "state")
+        made: dict[str, CompressedLoss] = {}
+        for metric in metrics:
+            name = _MAIN if metric == main else f"mpo_{metric}.npz"
+            probabilities = None
+            if metric == "state":
+                assert trained is not None
+                probabilities = trained.probabilities
+            request = Request(
+                settings.max_bond,
+                settings.tolerance,
+                probabilities,
+                config.train.seed,
+                dtype.name,
+                _MEMORY,
+            )
+            try:
+                made[metric] = _operator(
+                    hamiltonian, request, folder, name, config, trained, report, stop
+                )
+            except _StoppedError:
+                return _interrupted(f"while the {_WORDS[metric]} operator was made", stop, report)
+            if stop.requested is not None:
+                return _interrupted(f"after the {_WORDS[metric]} operator", stop, report)
+        result = _study(config, made, trained, folder, report, stop)
+        if stop.requested is not None:
+            return _interrupted("during the study of errors", stop, report)
+        result["total_seconds"] = time.perf_counter() - begun
+        # Last, because a report ends the work.
+        write_text(folder / "report.json", json.dumps(result, indent=2) + "\n")
+    report(_text(result))
+    report(f"results in {folder}")
+    return result
+
+
+def _metric(config: Config, trained: _State | None) -> str:
+    """Of the main operator."""
+    if config.mpo.metric != "auto":
+        return config.mpo.metric
+    return "uniform" if trained is None else "state"
+
+
+def _finished(folder: Path, config: Config, trained: _State | None) -> dict[str, Any] | None:
+    refuse_another(folder, config)
+    file = folder / "report.json"
+    if not file.exists():
+        if (folder / "result.json").exists() or (folder / "checkpoints").exists():
+            raise ConfigError(f"{folder} belongs to a run; choose another --out")
+        return None
+    result = json.loads(file.read_text())
+    there = None if result["state"] is None else result["state"]["sha256"]
+    if there != (None if trained is None else trained.digest):
+        was = "no state" if there is None else f"the state in {result['state']['folder']}"
+        raise ConfigError(
+            f"{folder} belongs to {was}; choose another --out, or name the same --state"
+        )
+    return result
+
+
+def _read_state(config: Config, folder: Path) -> _State:
+    """The state of a finished run of this network.
+
+    **Raises:** `ConfigError` for the state of another network or an unfinished run.
+    """
+    there = run_config(folder, []).to_dict()["network"]
+    here = config.to_dict()["network"]
+    changed = [
+        f"network.{key} (there {there[key]!r}, here {here[key]!r})"
+        for key in here
+        if there[key] != here[key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"the state in {folder} is of another network: {', '.join(changed)}; name a run of "
+            "this network"
+        )
+    with np.load(expect(folder / "best_network.npz")) as arrays:
+        best = arrays["bits"]
+    probabilities = around_state(marginals_run(folder))
+    samples, _ = sample_run(folder, config.mpo.networks, seed=config.train.seed)
+    digest = hashlib.sha256(expect(folder / "angles.npz").read_bytes()).hexdigest()
+    return _State(folder, digest, probabilities, samples, best)
+
+
+def _operator(
+    hamiltonian: LossHamiltonian,
+    request: Request,
+    folder: Path,
+    name: str,
+    config: Config,
+    trained: _State | None,
+    report: Report,
+    stop: StopSignals,
+) -> CompressedLoss:
+    """The operators that the folder holds, or that are made now and written there."""
+    path = folder / name
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = load_same(path, hamiltonian, request)
+    for warning in caught:
+        report(str(warning.message))
+    if found is not None:
+        report(f"read {path}: {found.describe()}")
+        return found
+    with _Display(stop) as display:
+        found = compress_loss(
+            hamiltonian,
+            request.max_bond,
+            tolerance=request.tolerance,
+            probabilities=request.probabilities,
+            seed=request.seed,
+            dtype=np.dtype(request.dtype),
+            memory=request.memory,
+            progress=display.advance,
+        )
+    report(f"{found.describe()}, {found.seconds:.1f} s")
+    # Only now: a folder is not taken by a loss that has no operator.
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.toml", config.to_toml())
+    errors = found.report(
+        state=None if trained is None else trained.samples,
+        best=None if trained is None else trained.best,
+        n_networks=config.mpo.networks,
+    )
+    found.save(path, report=errors)
+    return found
+
+
+class _Display:
+    """Progress in sites, which a stop signal ends."""
+
+    def __init__(self, stop: StopSignals) -> None:
+        self._stop = stop
+        self._display: Any = None
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._display is not None:
+            self._display.close()
+
+    def advance(self, done: int, total: int) -> None:
+        if self._display is None:
+            self._display = Progress().start(total, unit="site")
+        self._display.update(done)
+        if self._stop.requested is not None:
+            raise _StoppedError
+
+
+def _study(
+    config: Config,
+    made: dict[str, CompressedLoss],
+    trained: _State | None,
+    folder: Path,
+    report: Report,
+    stop: StopSignals,
+) -> dict[str, Any]:
+    """Errors against bond dimension and metric, as figures and for JSON."""
+    settings = config.mpo
+    main_metric = _metric(config, trained)
+    main = made[main_metric]
+    hamiltonian = main.hamiltonian
+    unit = hamiltonian.loss.unit
+    networks = {
+        "uniform": uniform_networks(settings.networks, hamiltonian.n_qubits, config.train.seed)
+    }
+    if trained is not None:
+        networks["state"] = trained.samples
+    losses = {name: hamiltonian.losses(bits) for name, bits in networks.items()}
+    rows: dict[str, list[BondError]] = {}
+    for metric, each in made.items():
+        report(f"now the error of the {_WORDS[metric]} operator against its bond dimension")
+        rows[metric] = errors_against_bond(each, settings.studied_bonds, networks, losses)
+        if stop.requested is not None:
+            return {}
+    spectra = cut_spectra(main)
+    found = saved_report(folder / _MAIN)
+    parts = [(part["start"], part["bonds"]) for part in found["parts"]]
+    plot_bond_profile(parts, folder / "bonds.png", max_bond=settings.max_bond)
+    plot_singular_values(spectra, folder / "singular_values.png", unit=unit)
+    plot_error_against_bond(
+        rows[main_metric],
+        folder / "error_bond.png",
+        unit=unit,
+        spectral_error=hamiltonian.spectral_error,
+        metric=_WORDS[main_metric],
+    )
+    if len(rows) > 1:
+        by_words = {_WORDS[metric]: each for metric, each in rows.items()}
+        plot_error_against_metric(by_words, folder / "error_metric.png", unit=unit)
+    return {
+        "command": "compile",
+        "status": "finished",
+        "message": "",
+        "metric": main_metric,
+        "state": None
+        if trained is None
+        else {"folder": str(trained.folder), "sha256": trained.digest},
+        "report": found,
+        "errors_against_bond": {
+            metric: [row.to_dict() for row in each] for metric, each in rows.items()
+        },
+        "singular_values": [
+            {"site": spectrum.site, "values": spectrum.values.tolist()} for spectrum in spectra
+        ],
+        "versions": versions(),
+    }
+
+
+def _interrupted(when: str, stop: StopSignals, report: Report) -> dict[str, Any]:
+    message = f"stopped by {stop.requested} {when}; the same command goes on"
+    report(message)
+    return {"command": "compile", "status": "interrupted", "message": message}
+
+
+def _text(result: dict[str, Any]) -> str:
+    """The report and the errors against bond dimension as readable lines."""
+    lines = [report_text(result["report"]), ""]
+    unit = result["report"]["unit"]
+    for metric, rows in result["errors_against_bond"].items():
+        lines.append(f"{_WORDS[metric]} metric, rms error in {unit} (+- standard error) on")
+        names = list(rows[0]["measured"])
+        words = {"uniform": "uniform networks", "state": "samples of the state"}
+        header = "".join(f"{words[name]:>26}" for name in names)
+        lines.append(f"{'bond':>6}{'MB':>10}{'truncated':>12}{header}")
+        for row in rows:
+            shown = "".join(
+                f"{each['rms']:>15.3g} +-{each['rms_standard_error']:>8.1g}"
+                for each in (row["measured"][name] for name in names)
+            )
+            lines.append(
+                f"{row['max_bond']:>6}{row['n_bytes'] / 1e6:>10.2f}"
+                f"{row['truncation_error']:>12.2g}{shown}"
+            )
+    return "\n".join(lines)

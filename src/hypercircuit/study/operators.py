@@ -1,0 +1,162 @@
+"""How the error of compressed losses depends on their bond dimension and their metric."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from ..hamiltonian.mpo import (
+    CompressedLoss,
+    MeasuredError,
+    Part,
+    compress,
+    error_entry,
+    parts_values,
+)
+
+#: Cuts whose singular values are shown.
+_MOST_CUTS = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BondError:
+    """A compressed loss truncated further, to at most one bond dimension.
+
+    **Attributes:**
+
+    - `max_bond`: the widest bond that is left.
+    - `n_bytes`: of its tensors.
+    - `truncation_error`: what the further truncation threw away, a root mean square in the metric;
+      for parts that share sites (settings of choices) a bound on it, the sum of their own.
+    - `measured`: the errors on every set of networks, against their true losses.
+    """
+
+    max_bond: int
+    n_bytes: int
+    truncation_error: float
+    measured: dict[str, MeasuredError]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "max_bond": self.max_bond,
+            "n_bytes": self.n_bytes,
+            "truncation_error": self.truncation_error,
+            "measured": {name: error_entry(each) for name, each in self.measured.items()},
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CutSpectrum:
+    """The singular values of one part at one cut, in the metric.
+
+    **Attributes:**
+
+    - `site`: of the register, left of the cut.
+    - `values`: those that were kept, from the largest.
+    """
+
+    site: int
+    values: Float[np.ndarray, " bond"]
+
+
+def truncated(
+    compressed: CompressedLoss, max_bond: int
+) -> tuple[tuple[Part, ...], Float[np.ndarray, " n_parts"]]:
+    """The parts with at most this bond dimension, and the error that it makes in each.
+
+    The errors are root mean squares in the metric, relative to the compressed loss.
+
+    **Raises:** `ValueError` for a `max_bond` under 1.
+    """
+    parts, errors = [], []
+    for part in compressed.parts:
+        if part.mpo.max_bond <= max_bond:
+            parts.append(part)
+            errors.append(0.0)
+            continue
+        found = compress(part.mpo, max_bond=max_bond, probabilities=_metric_of(compressed, part))
+        parts.append(Part(part.start, found.mpo))
+        errors.append(found.error)
+    return tuple(parts), np.array(errors)
+
+
+def errors_against_bond(
+    compressed: CompressedLoss,
+    bonds: Sequence[int],
+    networks: Mapping[str, Integer[np.ndarray, "n_networks n_qubits"]],
+    losses: Mapping[str, Float[np.ndarray, " n_networks"]] | None = None,
+) -> list[BondError]:
+    """Truncate a compressed loss to each bond dimension and measure what that does.
+
+    **Arguments:**
+
+    - `bonds`: from which those above the widest bond count as the widest, once.
+    - `networks`: sets of networks, by name.
+    - `losses`: their true losses, where they are known already.
+    """
+    if losses is None:
+        losses = {name: compressed.hamiltonian.losses(bits) for name, bits in networks.items()}
+    widest = max(part.mpo.max_bond for part in compressed.parts)
+    rows = []
+    for bond in sorted({min(bond, widest) for bond in bonds}):
+        parts, errors = truncated(compressed, bond)
+        rows.append(
+            BondError(
+                bond,
+                sum(part.mpo.n_bytes for part in parts),
+                _together(compressed, parts, errors),
+                {
+                    name: MeasuredError.of(parts_values(parts, bits), losses[name])
+                    for name, bits in networks.items()
+                },
+            )
+        )
+    return rows
+
+
+def cut_spectra(compressed: CompressedLoss) -> list[CutSpectrum]:
+    """Singular values at evenly spaced cuts: of one part inside it, of more in their middles."""
+    parts = [part for part in compressed.parts if part.mpo.n_sites > 1]
+    if len(parts) == 1:
+        inner = parts[0].mpo.n_sites - 1
+        n_cuts = min(_MOST_CUTS, inner)
+        cuts = np.unique(np.linspace(0, inner, n_cuts + 2)[1:-1].astype(int))
+        chosen = [(parts[0], cuts)]
+    else:
+        picked = {round(k) for k in np.linspace(0, len(parts) - 1, _MOST_CUTS)} if parts else set()
+        middle = {k: (parts[k].mpo.n_sites - 1) // 2 for k in sorted(picked)}
+        chosen = [(parts[k], np.array([cut])) for k, cut in middle.items()]
+    spectra = []
+    for part, cuts in chosen:
+        values = part.mpo.singular_values(_metric_of(compressed, part))
+        spectra += [CutSpectrum(part.start + int(cut), values[cut]) for cut in cuts]
+    return spectra
+
+
+def _together(
+    compressed: CompressedLoss, parts: Sequence[Part], errors: Float[np.ndarray, " n_parts"]
+) -> float:
+    """The error of all parts in the metric, in which bits of different parts are independent."""
+    ordered = sorted(parts, key=lambda part: part.start)
+    if any(one.stop > other.start for one, other in itertools.pairwise(ordered)):
+        return float(errors.sum())
+    means = np.zeros(len(parts))
+    for number, (before, after) in enumerate(zip(compressed.parts, parts, strict=True)):
+        if after is not before:
+            metric = _metric_of(compressed, before)
+            means[number] = after.mpo.mean(metric) - before.mpo.mean(metric)
+    variances = np.maximum(errors**2 - means**2, 0)
+    return math.sqrt(variances.sum() + means.sum() ** 2)
+
+
+def _metric_of(compressed: CompressedLoss, part: Part) -> np.ndarray | None:
+    if compressed.probabilities is None:
+        return None
+    return compressed.probabilities[part.start : part.stop]
