@@ -352,5 +352,5 @@ def test_studied_bonds():
     assert studied(max_bond=20, bonds=[12, 5]) == (5, 12, 20)
     with pytest.raises(ConfigError, match=r"at most mpo\.max_bond=20, got \[12, 21\]"):
         studied(max_bond=20, bonds=[12, 21])
-    with pytest.raises(ConfigError, match=r"mpo\.metric must be one of 'uniform', 'state'"):
+    with pytest.raises(ConfigError, match=r"mpo\.metric must be one of 'auto', 'state', 'uniform'"):
         studied(metric="born")
