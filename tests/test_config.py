@@ -225,6 +225,40 @@ def test_choices_come_back_from_toml(tmp_path):
     assert load_config(path) == config
 
 
+def test_activations_of_every_hidden_layer(tmp_path: Path):
+    path = tmp_path / "config.toml"
+    path.write_text('[network]\nhidden = [5, 4]\nactivation = ["relu", "sign"]\n')
+    config = load_config(path)
+    assert config.network.activation == ("relu", "sign")
+    path.write_text(config.to_toml())
+    assert load_config(path) == config
+    assert hash(load_config(path)) == hash(config)
+    over = load_config(path, ['network.activation=["tanh", "relu"]'])
+    assert over.network.activation == ("tanh", "relu")
+    assert load_config(path, ["network.activation=tanh"]).network.activation == "tanh"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "activation", "message"),
+    [
+        (
+            [5, 4],
+            ["relu"],
+            "one per hidden layer, got 1 names, ['relu'], and 2 hidden layers, netw",
+        ),
+        ([5], ["relu", "sign"], "2 names, ['relu', 'sign'], and 1 hidden layers, network.hidden=["),
+        ([5, 4], ["sign", "rely"], "must be one of 'sign', 'relu', 'sigmoid', 'tanh', 'hardtanh'"),
+        ([5, 4], ["sign", "rely"], "or a list of them, got ['sign', 'rely']; did you mean 'relu'?"),
+        ([5, 4], ["sign", 3], "network.activation[1] must be a string, got 3; put it between"),
+        ([5, 4], "rely", "got 'rely'; did you mean 'relu'?"),
+        ([5, 4], 3, "network.activation must be a string, got 3; put it between quotes"),
+    ],
+)
+def test_wrong_activations(hidden: list, activation: object, message: str):
+    with refuses(message):
+        Config.from_dict({"network": {"hidden": hidden, "activation": activation}})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -303,6 +303,26 @@ def test_no_validation_size_is_a_twelfth(own_data: Path):
     assert (len(own.train), len(own.validation), len(own.test)) == (110, 10, 20)
 
 
+def test_hidden_layers_have_their_own_activations(tmp_path: Path):
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    np.savez(tmp_path / "real.npz", x=x, y=np.arange(30) % 3)
+    values = {
+        "data": {"path": str(tmp_path / "real.npz"), "n_validation": 5},
+        "network": {"hidden": [3, 2], "activation": ["relu", "sign"]},
+        "energy": {"kind": "sampled"},
+    }
+    network = build_problem(Config.from_dict(values)).network
+    assert network.activations == ("relu", "sign")
+    bits = np.random.default_rng(1).integers(0, 2, (6, network.n_qubits))
+    first, second, last = (1.0 - 2.0 * (bits[:, sites] == 0) for sites in network.register.weights)
+    ones = np.ones((6, len(x), 1))
+    inputs = np.broadcast_to(x, (6, *x.shape))
+    z = np.concatenate([inputs, ones], axis=2) @ first.swapaxes(1, 2)
+    z = np.concatenate([np.maximum(z, 0), ones], axis=2) @ second.swapaxes(1, 2)
+    z = np.concatenate([np.where(z >= 0, 1, -1), ones], axis=2) @ last.swapaxes(1, 2)
+    np.testing.assert_allclose(network.logits(bits, x), 0.3 * z, atol=1e-5)
+
+
 def test_real_inputs_are_taken_as_they_are(tmp_path: Path):
     x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     np.savez(tmp_path / "real.npz", x=x, y=np.arange(30) % 3)

@@ -2,7 +2,6 @@
 
 import typing
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from ..bnn import ACTIVATIONS, choice_from_dict
@@ -17,6 +16,8 @@ from .values import (
     default_of,
     distinct,
     each_at_least,
+    each_one_of,
+    nearest_choice,
     one_of,
     refuse,
     setting,
@@ -49,8 +50,8 @@ def check_value(section: type[Section], name: str, value: object) -> Any:
     result = convert(key, value, typing.get_type_hints(section)[name], default)
     for rule in spec.metadata.get("rules", ()):
         if not rule.holds(result):
-            near = get_close_matches(str(result), [str(choice) for choice in rule.choices], n=1)
-            fix = f"did you mean {near[0]!r}?" if near else rule.fix
+            near = nearest_choice(rule, result) if rule.choices else None
+            fix = f"did you mean {near!r}?" if near is not None else rule.fix
             raise refuse(key, rule.text, value, fix or f"the default is {to_text(default)}")
     return result
 
@@ -116,7 +117,8 @@ class NetworkConfig(Section):
 
     Attributes:
         hidden: neurons of every hidden layer; empty is a linear network.
-        activation: of the hidden neurons: "sign", "relu", "sigmoid", "tanh" or "hardtanh".
+        activation: of the hidden neurons: "sign", "relu", "sigmoid", "tanh" or "hardtanh"; or a
+            list of these, one per hidden layer.
         encoding: weight value of bit 0 and of bit 1; must differ.
         bias: whether every neuron and output has a bias qubit.
         logit_scale: factor of the outputs, above 0.
@@ -133,7 +135,7 @@ class NetworkConfig(Section):
 
     section: ClassVar[str] = "network"
     hidden: tuple[int, ...] = setting((), each_at_least(1))
-    activation: str = setting("sign", one_of(*ACTIVATIONS))
+    activation: str | tuple[str, ...] = setting("sign", each_one_of(*ACTIVATIONS))
     encoding: tuple[float, float] = setting((-1.0, 1.0), distinct)
     bias: bool = setting(True)
     logit_scale: float = setting(0.3, above(0))
@@ -147,6 +149,12 @@ class NetworkConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.activation, tuple) and len(self.activation) != len(self.hidden):
+            raise ConfigError(
+                f"network.activation must be one name or one per hidden layer, got "
+                f"{len(self.activation)} names, {list(self.activation)}, and "
+                f"{len(self.hidden)} hidden layers, network.hidden={list(self.hidden)}"
+            )
         for number, values in enumerate(self.choices):
             try:
                 choice_from_dict(values)
