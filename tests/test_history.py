@@ -149,9 +149,9 @@ def _show(progress: Progress, monkeypatch: pytest.MonkeyPatch, stream: io.String
     monkeypatch.setattr(sys, "stderr", stream)
     with progress.start(8, initial=3) as display:
         display.update(4, energy=0.75, gradient_norm=0.02)
-        display.evaluated(validation_accuracy=0.25)
-        display.evaluated(validation_accuracy=math.nan)
-        display.evaluated(validation_accuracy=0.125)
+        display.evaluated(0.25)
+        display.evaluated(math.nan)
+        display.evaluated(0.125)
         display.write("a message")
         display.update(6, energy=0.5, gradient_norm=0.01)
         display.close()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import oracles
+from hypercircuit.cli import main
 from hypercircuit.config import Config, ConfigError, load_config
 from hypercircuit.problem import build_problem, load_splits
 from hypercircuit.run import evaluate_run, sample_run, train_run
@@ -197,6 +198,42 @@ def test_wrong_run_does_not_take_the_folder(tmp_path: Path):
         with pytest.raises(ValueError, match=r"n_train must be at most the|name must be an optax"):
             train_run(config, folder, report=[].append)
         assert not folder.exists()
+
+
+def test_training_examples_that_stand_in_are_not_called_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    values = {"n_train": 60, "validation": "none"}
+    config = changed(
+        data=values,
+        train={"batch_size": 20, "steps": 4, "evaluate_every": 2},
+        decode={"samples": 3},
+    )
+    said: list[str] = []
+    with jax.enable_x64(False):
+        result = train_run(config, tmp_path, report=said.append)
+    text = "\n".join(said)
+    assert result["validation_accuracy"] is None
+    for name in ("best", "most_likely", "sample_mean", "vote"):
+        assert result[name]["validation_loss"] is result[name]["validation_accuracy"] is None
+        assert 0 < result[name]["train_accuracy"] <= 1
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert "60 training, no validation (the training examples stand in) and" in text
+    assert re.search(r"best of 5 networks: \d+\.\d\d % on the training examples", text)
+    assert re.search(r"accuracy \d+\.\d\d % train, \d+\.\d\d % test\n", text)
+    evaluations = History.load(tmp_path).evaluations
+    assert evaluations.keys() >= {"train_loss", "train_accuracy"}
+    assert not [name for name in evaluations if name.startswith("validation")]
+    assert re.search(r"best train \d+\.\d\d%", capsys.readouterr().err)
+    assert evaluate_run(tmp_path).keys() == {
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+    }
+    assert main(["evaluate", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["examples", "train", "test"]
 
 
 # ---------------------------------------------------------------- evaluate and sample

@@ -111,16 +111,16 @@ def load_splits(config: Config) -> Splits:
                 f"got {data.n_train}"
             )
         kept = splits.train.take(np.arange(data.n_train))
-        validation = kept if data.validation == "none" else splits.validation
+        validation = splits.validation if splits.held_out else kept
         splits = dataclasses.replace(splits, train=kept, validation=validation)
     return map_splits(splits, lambda dataset: _transform(config, dataset))
 
 
-def describe_data(config: Config, problem: Problem) -> str:
+def describe_data(problem: Problem) -> str:
     """How many examples there are for what, in one line."""
     splits = problem.splits
     held_out = f"{len(splits.validation)} validation"
-    if config.data.validation == "none":
+    if not splits.held_out:
         held_out = "no validation (the training examples stand in)"
     return (
         f"{splits.train.name}: {len(splits.train)} training, {held_out} and "

@@ -65,7 +65,7 @@ def restarts_run(
     problem = build_problem(config)
     check_statevector(problem.network.n_qubits)
     dtype = check_precision(np.dtype(config.train.precision))
-    report(describe_data(config, problem))
+    report(describe_data(problem))
     hamiltonian = compile_loss(
         problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
     )

@@ -78,7 +78,8 @@ class DataConfig(Section):
         rows: pixel rows kept by "pick", counted from 0.
         columns: pixel columns kept by "pick", counted from 0.
         validation: "split" takes examples out of the training examples for validation; "none"
-            trains on all of them, and what is chosen by validation is chosen on them.
+            trains on all of them: what is chosen by validation is chosen on them, and there are
+            no scores on validation examples.
         n_validation: examples taken out of the training examples for validation; 0 is
             a twelfth of them, 5,000 of MNIST.
         split_seed: seed of that choice, and of the points of "gaussians".

@@ -28,7 +28,7 @@ def plot_training(
 
     - `unit`: the loss's unit, such as `nats`.
     - `final`: result entries; `energy` with `energy_examples`, and `*_accuracy`, are drawn where
-      present.
+      present and not None.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -65,15 +65,16 @@ def plot_training(
         left.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.2g"))
         left.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     left.legend(frameon=False, fontsize=8)
-    if "validation_accuracy" in evaluations:
-        right.plot(
-            at,
-            100 * np.asarray(evaluations["validation_accuracy"]),
-            "o-",
-            ms=4,
-            color=_ACCURACY,
-            label="likeliest network, validation",
-        )
+    for part in ("train", "validation"):
+        if f"{part}_accuracy" in evaluations:
+            right.plot(
+                at,
+                100 * np.asarray(evaluations[f"{part}_accuracy"]),
+                "o-",
+                ms=4,
+                color=_ACCURACY,
+                label=f"likeliest network, {part}",
+            )
     for name, style in (("train", ":"), ("validation", "--"), ("test", "-")):
         value = final.get(f"{name}_accuracy")
         if value is not None:

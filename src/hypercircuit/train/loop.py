@@ -44,9 +44,9 @@ class TrainResult:
       `"non-finite"` (see `message`).
     - `message`: what happened and what to do about it, empty when finished.
     - `history`: energies, gradient norms and evaluations.
-    - `best_bits`: the likeliest network of the evaluation with the lowest validation loss, or
-      None before the first evaluation.
-    - `best_accuracy`: that network's accuracy on the validation examples; NaN without any.
+    - `best_bits`: the likeliest network of the evaluation with the lowest loss on `validation`,
+      or None before the first evaluation.
+    - `best_accuracy`: that network's accuracy on `validation`; NaN without any.
     - `seconds`, `compile_seconds`: wall time in the loop, resumed parts included, and what this
       process spent of it on compiling the step (evaluations compile at their first use).
     """
@@ -119,7 +119,9 @@ def train(
     - `optimiser`: any optax transformation.
     - `schedule`: lengths and intervals; defaults to `Schedule()`.
     - `params`: start angles; left out, `circuit.init` with the seed. Their dtype is the precision.
-    - `validation`: examples for the accuracy of the likeliest network at every evaluation.
+    - `validation`: examples for loss and accuracy of the likeliest network at every evaluation,
+      recorded as `validation_loss` and `validation_accuracy`. The very data set of `hamiltonian`
+      holds nothing out: they are recorded as `train_loss` and `train_accuracy` then.
     - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT and
       SIGTERM then save and end with status `"interrupted"`.
 
@@ -255,6 +257,9 @@ class _Loop:
     ) -> None:
         self.hamiltonian, self.circuit, self.schedule = hamiltonian, circuit, schedule
         self.optimiser, self.seed, self.validation = optimiser, seed, validation
+        # What the likeliest network's scores are called in records, and in the display.
+        held_out = validation is not hamiltonian.data
+        self.part, self.shown = ("validation", "val") if held_out else ("train", "train")
         dtype = np.dtype(params.dtype)
         n_examples = hamiltonian.n_examples
         self.batch_size = min(schedule.batch_size or n_examples, n_examples)
@@ -318,7 +323,7 @@ class _Loop:
         status, message = "finished", ""
         with StopSignals() as stop, progress.start(schedule.steps, initial=run.step) as display:
             if self.validation is not None and run.state.evaluated:
-                display.evaluated(validation_accuracy=float(run.state.best_accuracy))
+                display.evaluated(float(run.state.best_accuracy), on=self.shown)
             while compiled is not None and run.step < schedule.steps:
                 following, made = compiled(*self._inputs(run))
                 energy, norm = float(made.energy), float(made.gradient_norm)
@@ -339,14 +344,14 @@ class _Loop:
         return run.result(status, message, compile_seconds)
 
     def _evaluate(self, run: _Run, display: ProgressDisplay) -> None:
-        """Measure the errors, and the likeliest network on the validation examples."""
+        """Measure the errors, and the likeliest network on `validation`."""
         row: dict[str, float] = {}
         for check in self.checks:
             row |= check.measure(run.state.params, run.step)
         if self.validation is not None:
             run.state, found = self._validate(run.state, self.validation)
             row |= found
-            display.evaluated(validation_accuracy=found["validation_accuracy"])
+            display.evaluated(found[f"{self.part}_accuracy"], on=self.shown)
         run.history.record_evaluation(run.step, row)
 
     def _validate(self, state: _State, validation: Dataset) -> tuple[_State, dict[str, float]]:
@@ -364,7 +369,7 @@ class _Loop:
                 best_loss=jnp.asarray(value, dtype),
                 best_accuracy=jnp.asarray(accuracy, dtype),
             )
-        return state, {"validation_loss": value, "validation_accuracy": accuracy}
+        return state, {f"{self.part}_loss": value, f"{self.part}_accuracy": accuracy}
 
 
 def _non_finite(step: int, energy: float, gradient_norm: float) -> str:
