@@ -122,6 +122,24 @@ def test_override_of_one_option_keeps_the_others(experiment: Path):
     assert load_config(experiment).optimiser.options == {"b1": 0.8}
 
 
+def test_path_replaces_the_source_of_a_lower_layer(tmp_path: Path):
+    path = tmp_path / "config.toml"
+    values = {"data": {"source": "gaussians", "n_points": 60}, "network": {"outputs": 1}}
+    config = Config.from_dict({**values, "loss": {"kind": "logistic"}})
+    path.write_text(config.to_toml())
+    own = load_config(path, ["data.path=/a.npz"]).data
+    assert (own.path, own.source, own.n_points) == ("/a.npz", "mnist", 10_000)
+    assert load_config(path, ["data.path="]) == config
+    path.write_text(config.to_toml() + "\n[profiles.own]\ndata.path = '/b.npz'\n")
+    profile = load_config(path, profile="own")
+    assert (profile.data.path, profile.data.source) == ("/b.npz", "mnist")
+    path.write_text(profile.to_toml())
+    back = load_config(path, ["data.source=gaussians", "data.n_points=60"])
+    assert back == config
+    with refuses("data.source is used only without data.path, got data.source='gaussians' and"):
+        load_config(path, ["data.source=gaussians", "data.path=/c.npz"])
+
+
 def test_resolved_config_is_read_back(experiment: Path, tmp_path: Path):
     config = load_config(experiment, ["optimiser.learning_rate=1e-17"], profile="smoke")
     path = tmp_path / "resolved.toml"

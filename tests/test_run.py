@@ -302,6 +302,29 @@ def test_unfinished_run_has_nothing_to_sample(tmp_path: Path):
         sample_run(tmp_path, 1)
 
 
+def test_evaluation_of_a_run_on_points_needs_the_path_alone(tmp_path: Path):
+    """The stored `data.source` is that of the run, not of the examples in the file."""
+    values = {
+        "data": {"source": "gaussians", "n_points": 40},
+        "network": {"outputs": 1, "logit_scale": 1},
+        "loss": {"kind": "logistic"},
+        "circuit": {"depth": 1},
+        "train": {"steps": 2, "batch_size": 10, "evaluate_every": 2, "checkpoint_every": 2},
+        "decode": {"samples": 2, "beam": 2},
+    }
+    with jax.enable_x64(False):
+        train_run(Config.from_dict(values), tmp_path / "run", report=[].append)
+    x = np.random.default_rng(3).normal(size=(60, 2)).astype(np.float32)
+    y = (x[:, 0] > 0.3).astype(int)
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    override = f"data.path={tmp_path / 'own.npz'}"
+    scores = evaluate_run(tmp_path / "run", [override])
+    test = load_splits(load_config(None, [override])).test
+    with np.load(tmp_path / "run" / "best_network.npz") as file:
+        z = (test.x @ file["weights_0"].T + file["biases_0"])[:, 0]
+    assert scores["test_accuracy"] == ((z > 0) == test.y).mean()
+
+
 # ---------------------------------------------------------------- data
 
 
