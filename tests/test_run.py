@@ -189,6 +189,14 @@ def test_other_settings_in_the_same_folder_are_refused(tiny: tuple):
         train_run(config, tiny[0])
 
 
+def test_double_precision_is_refused_before_the_data_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delattr("hypercircuit.run.build_problem")
+    with jax.enable_x64(False), pytest.raises(ValueError, match="float64 needs"):
+        train_run(changed(train={"precision": "float64"}), tmp_path / "run", report=[].append)
+
+
 def test_wrong_run_does_not_take_the_folder(tmp_path: Path):
     folder = tmp_path / "run"
     for config in (

@@ -96,6 +96,7 @@ def train_run(
         clip_norm=config.optimiser.clip_norm,
     )
     penalty = _penalty(config)
+    check_precision(config.train.precision)
     begun = time.perf_counter()
     with StopSignals() as stop:
         problem = build_problem(config)
@@ -190,7 +191,7 @@ def _train(
         hamiltonian.n_qubits,
         how=config.circuit.init,
         scale=config.circuit.init_scale,
-        dtype=check_precision(np.dtype(settings.precision)),
+        dtype=np.dtype(settings.precision),
     )
     report(
         f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from ..bnn import ACTIVATIONS, choice_from_dict
 from ..hamiltonian import LOSSES
+from ..hamiltonian.compile import MIN_TOLERANCE
 from .values import (
     ConfigError,
     Rule,
@@ -172,12 +173,16 @@ class LossConfig(Section):
             "pairwise-logistic", "squared" error, "sigmoid-squared" error, "hinge",
             "squared-hinge", or "zero-one", the classification error itself.
         tolerance: largest error of the spectral expansion over the reachable range, in the
-            loss's unit per example, above 0.
+            loss's unit per example, from 1e-10 to below 1.
     """
 
     section: ClassVar[str] = "loss"
     kind: str = setting("softmax", one_of(*LOSSES))
-    tolerance: float = setting(1e-3, above(0))
+    tolerance: float = setting(
+        1e-3,
+        at_least(MIN_TOLERANCE, "for exact sums quantise or binarise the pixels"),
+        Rule("below 1", lambda v: v < 1, "a loss is of the order of one"),
+    )
 
 
 @dataclass(frozen=True)
