@@ -2,7 +2,7 @@
 
 config.toml        the resolved configuration
 checkpoints/       parameters, optimiser and best network so far; the same command resumes
-history.csv        energy, gradient norm and seconds of every step
+history.csv        energy, gradient norm and seconds of every step (and the penalty's kl and beta)
 evaluations.csv    the energy's error and the validation accuracy at every evaluation (the training
                    accuracy, if no validation examples are held out)
 angles.npz         the trained angles, (depth, n_qubits, kinds) in radians

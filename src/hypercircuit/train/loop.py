@@ -115,7 +115,8 @@ def train(
       measured at every evaluation on a fixed subset of the examples: the difference from the exact
       energy where there is one, and the standard error where networks are sampled.
     - `penalty`: an addition to the energy, weighted by its beta; the history's energy is without
-      it, its value and beta are in the evaluations.
+      it. Every step records its divergence `kl` (from that step's samples) and `beta`; the
+      evaluations have the divergence from samples of their own, with its standard error.
     - `optimiser`: any optax transformation.
     - `schedule`: lengths and intervals; defaults to `Schedule()`.
     - `params`: start angles; left out, `circuit.init` with the seed. Their dtype is the precision.
@@ -172,9 +173,10 @@ class _State(eqx.Module):
 
 
 class _Made(NamedTuple):
-    """What an update found: the energy and gradient norm before it, and if all is finite."""
+    """What an update found: energy, penalty and gradient norm before it, and if all is finite."""
 
     energy: Float[Array, ""]
+    penalty: dict[str, Float[Array, ""]]
     gradient_norm: Float[Array, ""]
     finite: Bool[Array, ""]
 
@@ -220,11 +222,17 @@ class _Run:
         save_checkpoint(self.folder, self.step, self.state, metadata)
         self._saved = self.step
 
-    def record(self, state: _State, energy: float, gradient_norm: float) -> None:
+    def record(
+        self, state: _State, energy: float, gradient_norm: float, more: dict[str, float]
+    ) -> None:
         """Go on to the state that an update made."""
         self.state, self.step = state, self.step + 1
         self.history.record_step(
-            self.step, energy=energy, gradient_norm=gradient_norm, seconds=self.seconds
+            self.step,
+            energy=energy,
+            gradient_norm=gradient_norm,
+            seconds=self.seconds,
+            more=more,
         )
 
     def result(self, status: str, message: str, compile_seconds: float) -> TrainResult:
@@ -300,13 +308,13 @@ class _Loop:
     ) -> tuple[_State, _Made]:
         """The state after update number `step`, counted from 0."""
         descend = jax.value_and_grad(self.objective, has_aux=True)
-        (value, energy), gradient = descend(state.params, batch, step)
+        (value, parts), gradient = descend(state.params, batch, step)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         state = dataclasses.replace(state, params=params, optimiser=optimiser)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(params).all()
-        return state, _Made(energy, norm, finite)
+        return state, _Made(parts.energy, parts.penalty, norm, finite)
 
     def _inputs(self, run: _Run) -> tuple[_State, Batch, np.ndarray]:
         """What the next update takes."""
@@ -330,7 +338,8 @@ class _Loop:
                 if not made.finite:
                     status, message = "non-finite", _non_finite(run.step + 1, energy, norm)
                     break
-                run.record(following, energy, norm)
+                more = {name: float(value) for name, value in made.penalty.items()}
+                run.record(following, energy, norm, more)
                 display.update(run.step, energy=energy, gradient_norm=norm)
                 if run.step % schedule.evaluate_every == 0 or run.step == schedule.steps:
                     self._evaluate(run, display)
