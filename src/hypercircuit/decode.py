@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from ._files import write_atomically, write_text
-from ._types import Angles
+from ._types import Angles, AnyArray
 from .bnn import Network
 from .circuit import Brickwork
 from .data import Dataset, Splits
@@ -316,15 +316,26 @@ class ChosenOptions:
 
 def architecture(circuit: Brickwork, params: Angles, network: Network) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
-    found = []
-    state = functools.partial(exact_mps, circuit)
+    return architectures(circuit, params[None], network)[0]
+
+
+def architectures(
+    circuit: Brickwork, params: Float[AnyArray, "states depth n_qubits kinds"], network: Network
+) -> list[list[ChosenOptions]]:
+    """`architecture` of several states, such as those of restarts."""
+    found: list[list[ChosenOptions]] = [[] for _ in params]
     for choice, sites in zip(network.choices, network.register.choices, strict=True):
-        probe = jax.jit(lambda p, sites=sites: joint_probabilities(state(p), sites))
-        codes = np.asarray(probe(params), np.float64)
+        probe = functools.partial(jax.lax.map, lambda p, sites=sites: _joint(circuit, p, sites))
+        codes = np.asarray(jax.jit(probe)(params), np.float64)
         n_options = len(choice.options)
-        table = np.zeros((len(sites), n_options))
-        for code in range(codes.shape[1]):
-            table[:, code % n_options] += codes[:, code]
+        tables = np.zeros((len(codes), len(sites), n_options))
+        for code in range(codes.shape[2]):
+            tables[..., code % n_options] += codes[..., code]
         labels = tuple(option.label for option in choice.options)
-        found.append(ChosenOptions(choice.name, labels, table))
+        for each, table in zip(found, tables, strict=True):
+            each.append(ChosenOptions(choice.name, labels, table))
     return found
+
+
+def _joint(circuit: Brickwork, params: Angles, sites: np.ndarray) -> jax.Array:
+    return joint_probabilities(exact_mps(circuit, params), sites)
