@@ -21,7 +21,9 @@ outputs = 1
 
 [loss]
 kind = "logistic"
-tolerance = 1
+
+[optimiser]
+learning_rate = 1
 
 [optimiser.options]
 b1 = 0.8
@@ -58,7 +60,7 @@ def test_layers_replace_each_other(experiment: Path):
     plain = load_config(experiment)
     assert plain.data.classes == (3, 8)
     assert plain.train.steps == 1500
-    assert type(plain.loss.tolerance) is float
+    assert type(plain.optimiser.learning_rate) is float
     smoke = load_config(experiment, profile="smoke")
     assert (smoke.train.steps, smoke.train.batch_size, smoke.data.n_train) == (5, 7, 70)
     assert smoke.data.threshold == 100
@@ -120,6 +122,24 @@ def test_override_of_one_option_keeps_the_others(experiment: Path):
     config = load_config(experiment, ["optimiser.options.b2=0.9"])
     assert config.optimiser.options == {"b1": 0.8, "b2": 0.9}
     assert load_config(experiment).optimiser.options == {"b1": 0.8}
+
+
+def test_path_replaces_the_source_of_a_lower_layer(tmp_path: Path):
+    path = tmp_path / "config.toml"
+    values = {"data": {"source": "gaussians", "n_points": 60}, "network": {"outputs": 1}}
+    config = Config.from_dict({**values, "loss": {"kind": "logistic"}})
+    path.write_text(config.to_toml())
+    own = load_config(path, ["data.path=/a.npz"]).data
+    assert (own.path, own.source, own.n_points) == ("/a.npz", "mnist", 10_000)
+    assert load_config(path, ["data.path="]) == config
+    path.write_text(config.to_toml() + "\n[profiles.own]\ndata.path = '/b.npz'\n")
+    profile = load_config(path, profile="own")
+    assert (profile.data.path, profile.data.source) == ("/b.npz", "mnist")
+    path.write_text(profile.to_toml())
+    back = load_config(path, ["data.source=gaussians", "data.n_points=60"])
+    assert back == config
+    with refuses("data.source is used only without data.path, got data.source='gaussians' and"):
+        load_config(path, ["data.source=gaussians", "data.path=/c.npz"])
 
 
 def test_resolved_config_is_read_back(experiment: Path, tmp_path: Path):
@@ -189,6 +209,13 @@ def test_unknown_names():
         ("network", "encoding", [1, 1], "network.encoding must be distinct values"),
         ("network", "encoding", [0, "a"], "network.encoding[1] must be a finite number, got 'a'"),
         ("network", "logit_scale", 0, "network.logit_scale must be above 0, got 0; the default"),
+        ("loss", "tolerance", 1, "loss.tolerance must be below 1, got 1; a loss is of the order"),
+        (
+            "loss",
+            "tolerance",
+            0.0,
+            "loss.tolerance must be at least 1e-10, got 0.0; for exact sums",
+        ),
         ("loss", "tolerance", float("nan"), "loss.tolerance must be a finite number, got nan"),
         ("energy", "order", 3, "energy.order must be one of 2, 4, got 3; the default is 2"),
         ("circuit", "depth", 0, "got 0; depth 1 is the product state"),
@@ -211,6 +238,8 @@ def test_sections_check_themselves():
 
 
 PAIRWISE = "pairwise-logistic"
+POINTS = {"source": "gaussians", "n_points": 60}
+MANY_CHOICES = [{"set": "logit_scale", "options": [0.1 * (n + 1) for n in range(512)]}]
 
 
 def test_choices_come_back_from_toml(tmp_path):
@@ -223,6 +252,40 @@ def test_choices_come_back_from_toml(tmp_path):
     assert list(config.network.choices) == choices
     path.write_text(config.to_toml())
     assert load_config(path) == config
+
+
+def test_activations_of_every_hidden_layer(tmp_path: Path):
+    path = tmp_path / "config.toml"
+    path.write_text('[network]\nhidden = [5, 4]\nactivation = ["relu", "sign"]\n')
+    config = load_config(path)
+    assert config.network.activation == ("relu", "sign")
+    path.write_text(config.to_toml())
+    assert load_config(path) == config
+    assert hash(load_config(path)) == hash(config)
+    over = load_config(path, ['network.activation=["tanh", "relu"]'])
+    assert over.network.activation == ("tanh", "relu")
+    assert load_config(path, ["network.activation=tanh"]).network.activation == "tanh"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "activation", "message"),
+    [
+        (
+            [5, 4],
+            ["relu"],
+            "one per hidden layer, got 1 names, ['relu'], and 2 hidden layers, netw",
+        ),
+        ([5], ["relu", "sign"], "2 names, ['relu', 'sign'], and 1 hidden layers, network.hidden=["),
+        ([5, 4], ["sign", "rely"], "must be one of 'sign', 'relu', 'sigmoid', 'tanh', 'hardtanh'"),
+        ([5, 4], ["sign", "rely"], "or a list of them, got ['sign', 'rely']; did you mean 'relu'?"),
+        ([5, 4], ["sign", 3], "network.activation[1] must be a string, got 3; put it between"),
+        ([5, 4], "rely", "got 'rely'; did you mean 'relu'?"),
+        ([5, 4], 3, "network.activation must be a string, got 3; put it between quotes"),
+    ],
+)
+def test_wrong_activations(hidden: list, activation: object, message: str):
+    with refuses(message):
+        Config.from_dict({"network": {"hidden": hidden, "activation": activation}})
 
 
 @pytest.mark.parametrize(
@@ -302,11 +365,123 @@ def test_choices_come_back_from_toml(tmp_path):
             "train.batch_size must be at most data.n_train=50, got 100; set train.batch_size=50",
         ),
         ({"train": 3}, "train must be a section, got 3; write [train]"),
+        (
+            {"network": {"order": "neuron"}},
+            "[network]: order 'neuron' is for networks with one hidden layer, got 0; use 'class'",
+        ),
+        (
+            {"network": {"order": "neuron-reversed", "hidden": [5, 3]}},
+            "order 'neuron-reversed' is for networks with one hidden layer, got 2; use 'class'",
+        ),
+        (
+            {"network": {"choices": [{"set": "gate"}]}},
+            "[network]: choice 'gate' has scope 'neuron', but the network has no hidden layer",
+        ),
+        (
+            {"network": {"hidden": [3], "choices": [{"set": "gate", "layer": 1}]}},
+            "[network]: choice 'gate': layer must be in 0..0, got 1",
+        ),
+        (
+            {"network": {"choices": [{"set": "activation", "options": ["relu", "sign"]}]}},
+            "[network]: choice 'activation' sets activation, but the network has no hidden layer",
+        ),
+        (
+            {"network": {"hidden": [3, 2]}, "energy": {"kind": "exact"}},
+            "energy.kind='exact' needs at most one hidden layer, got network.hidden=[3, 2]; set "
+            "energy.kind='sampled', or 'cumulant', an approximation",
+        ),
+        (
+            {"network": {"hidden": [3], "order": "class"}, "energy": {"kind": "exact"}},
+            "needs its qubits neuron by neuron, got network.order='class'; set network.order='neu",
+        ),
+        (
+            {"network": {"hidden": [3]}, "energy": {"kind": "exact"}},
+            "energy.kind='exact' does not go with loss.kind='softmax' of 10 outputs and a hidden "
+            "layer; set loss.kind to one of logistic, pairwise-logistic, squared, ",
+        ),
+        (
+            {
+                "network": {"hidden": [3]},
+                "loss": {"kind": "zero-one"},
+                "energy": {"kind": "statevector"},
+                "train": {"batch_size": 0},
+            },
+            "energy.kind='statevector' does not go with loss.kind='zero-one' of 10 outputs and a",
+        ),
+        (
+            {"network": {"hidden": [3, 2]}, "energy": {"order": 4}},
+            "energy.order=4 with hidden layers needs one of them and its qubits neuron by neuron, "
+            "got network.hidden=[3, 2] and network.order='auto'; set energy.order=2",
+        ),
+        (
+            {"network": {"hidden": [3], "order": "class-reversed"}, "energy": {"order": 4}},
+            "got network.hidden=[3] and network.order='class-reversed'; set energy.order=2",
+        ),
+        (
+            {"network": {"choices": MANY_CHOICES}},
+            "network.choices of scope network and layer have 512 settings, but energy.kind='cumul",
+        ),
+        (
+            {"energy": {"kind": "statevector"}, "train": {"batch_size": 0}},
+            "energy.kind='statevector' takes at most 24 qubits, got 7850 of 784 inputs, network.h",
+        ),
+        (
+            {"data": POINTS, "network": {"outputs": 1}, "loss": {"kind": "zero-one"}},
+            "loss.kind='zero-one' of a network without hidden layers needs inputs on a lattice, an",
+        ),
+        (
+            {"data": POINTS | {"n_validation": 60}},
+            "data.n_validation must be less than the 60 examples of data.source='gaussians', got",
+        ),
+        (
+            {"data": POINTS | {"n_train": 56}, "train": {"batch_size": 5}},
+            "data.n_train must be at most the 55 training examples of data.source='gaussians', g",
+        ),
+        (
+            {"data": {"n_validation": 60_000}},
+            "data.n_validation must be less than the 60000 examples of data.source='mnist', got 6",
+        ),
+        (
+            {"data": {"n_train": 60_000}},
+            "data.n_train must be at most the 55000 training examples of data.source='mnist', got",
+        ),
+        (
+            {"data": {"n_train": 60_001, "validation": "none"}},
+            "data.n_train must be at most the 60000 training examples of data.source='mnist', got",
+        ),
     ],
 )
 def test_values_that_contradict_each_other(values: dict, message: str):
     with refuses(message):
         Config.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"network": {"hidden": [3], "order": "neuron-reversed"}, "energy": {"order": 4}},
+        {"network": {"hidden": [3]}, "loss": {"kind": PAIRWISE}, "energy": {"kind": "exact"}},
+        {"network": {"hidden": [3, 2]}, "energy": {"kind": "auto"}},
+        {"network": {"choices": MANY_CHOICES}, "energy": {"kind": "sampled"}},
+        {"data": POINTS, "network": {"hidden": [2], "outputs": 1}, "loss": {"kind": "zero-one"}},
+        {"data": {"n_train": 60_000, "validation": "none"}},
+        {"data": {"path": "x", "n_train": 99_999, "n_validation": 70_000}},
+        {
+            "data": {"path": "x"},
+            "energy": {"kind": "statevector"},
+            "train": {"batch_size": 0},
+        },
+        {
+            "data": POINTS,
+            "energy": {"kind": "statevector"},
+            "train": {"batch_size": 0},
+            "network": {"hidden": [4], "outputs": 1},
+            "loss": {"kind": "squared"},
+        },
+    ],
+)
+def test_values_that_fit_each_other(values: dict):
+    assert Config.from_dict(values) == Config.from_dict(Config.from_dict(values).to_dict())
 
 
 def test_own_data_leaves_classes_to_the_data():

@@ -208,6 +208,15 @@ def test_map_splits_transforms_every_part(raw):
         assert after.name == "noise"
 
 
+def test_map_splits_keeps_the_examples_that_stand_in(raw):
+    whole = Splits(raw, raw, raw.take([7, 1, 5]))
+    assert not whole.held_out
+    assert Splits(raw, raw.take([4, 0]), raw).held_out
+    mapped = map_splits(whole, lambda dataset: binarise(dataset, 127))
+    assert not mapped.held_out
+    assert mapped.validation is mapped.train
+
+
 def test_map_splits_refuses_transforms_that_disagree(raw):
     splits = Splits(raw, raw.take([0, 1]), raw.take([0, 1, 2]))
     with pytest.raises(ValueError, match="test must have the n_inputs of train, 6, got 12"):

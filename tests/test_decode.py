@@ -177,6 +177,28 @@ def test_further_candidates_compete_and_do_not_vote():
     assert found.best.validation_loss < decoded(name).best.validation_loss
 
 
+def test_training_loss_ranks_without_validation_examples():
+    name, problem, data = "softmax", PROBLEMS["softmax"], splits("softmax")
+    found = decode(
+        CIRCUIT,
+        angles(name),
+        problem.network,
+        problem.loss_object,
+        Splits(data.train, data.train, data.test),
+        KEY,
+        samples=SAMPLES,
+        beam=4,
+    )
+    losses, accuracies = scores(problem, pool(name), data.train)
+    best = losses.argmin()
+    np.testing.assert_array_equal(found.bits, pool(name)[best])
+    assert (found.best.validation_loss, found.best.validation_accuracy) == (None, None)
+    assert (found.vote.validation_loss, found.vote.validation_accuracy) == (None, None)
+    assert found.best.train_loss == pytest.approx(losses[best], abs=2e-6)
+    assert found.best.train_accuracy == accuracies[best]
+    assert found.vote.test_accuracy == decoded(name).vote.test_accuracy
+
+
 def test_score_of_one_network():
     problem, data = PROBLEMS["logistic"], splits("logistic").test
     bits = np.array([1, 0, 0, 1, 1, 1, 0, 1, 0, 1], np.uint8)

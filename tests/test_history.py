@@ -4,6 +4,7 @@ import io
 import math
 import re
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -137,6 +138,28 @@ def test_wrong_files(tmp_path):
         History.load(tmp_path)
 
 
+def test_further_columns_of_the_steps(tmp_path: Path):
+    history = History()
+    step = {"energy": 0.5, "gradient_norm": 0.1, "seconds": 1.0}
+    history.record_step(1, **step)
+    history.record_step(2, **step, more={"kl": 0.1, "beta": 1 / 3})
+    history.record_step(4, **step, more={"beta": 0.25})
+    assert list(history.more) == ["kl", "beta"]
+    np.testing.assert_array_equal(history.more["kl"], [math.nan, 0.1, math.nan])
+    history.save(tmp_path)
+    header = (tmp_path / "history.csv").read_text().splitlines()[0]
+    assert header == "step,energy,gradient_norm,seconds,kl,beta"
+    for copy in (History.from_arrays(history.to_arrays()), History.load(tmp_path)):
+        for name, column in history.more.items():
+            np.testing.assert_array_equal(copy.more[name], column)
+    copy.record_step(5, **step, more={"kl": 2.0})
+    np.testing.assert_array_equal(copy.more["beta"], [math.nan, 1 / 3, 0.25, math.nan])
+    with refuses("more must not name the column 'energy' again; rename it"):
+        history.record_step(6, **step, more={"energy": 1.0})
+    with refuses("values must be named by words without commas"):
+        history.record_step(6, **step, more={"a,b": 1.0})
+
+
 # --- progress ---------------------------------------------------------------------------
 
 
@@ -149,9 +172,9 @@ def _show(progress: Progress, monkeypatch: pytest.MonkeyPatch, stream: io.String
     monkeypatch.setattr(sys, "stderr", stream)
     with progress.start(8, initial=3) as display:
         display.update(4, energy=0.75, gradient_norm=0.02)
-        display.evaluated(validation_accuracy=0.25)
-        display.evaluated(validation_accuracy=math.nan)
-        display.evaluated(validation_accuracy=0.125)
+        display.evaluated(0.25)
+        display.evaluated(math.nan)
+        display.evaluated(0.125)
         display.write("a message")
         display.update(6, energy=0.5, gradient_norm=0.01)
         display.close()

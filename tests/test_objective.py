@@ -212,6 +212,18 @@ def test_history_holds_the_divergence_and_beta():
     assert 0 < abs(off) < 4 * evaluations["kl_standard_error"][-1]
 
 
+def test_every_step_records_its_divergence_and_beta():
+    history = undisturbed().history
+    assert history.more.keys() == {"kl", "beta"}
+    expected = [float(FALLING(step)) for step in range(len(history))]
+    np.testing.assert_allclose(history.more["beta"], expected, atol=1e-7)
+    mps = exact_mps(ENTANGLED, jnp.asarray(angles(3)))
+    penalty = KLPenalty(FALLING, PRIOR, n_samples=8)
+    estimate = penalty.estimate(mps, step_key(2, PENALTY, 0))
+    assert history.more["kl"][0] == pytest.approx(float(estimate.value), rel=1e-6)
+    assert not run(penalty=None, schedule=Schedule(steps=1, batch_size=20)).history.more
+
+
 def test_beta_reaches_the_update():
     """With plain gradient steps the penalty's share of a step is beta times its gradient."""
     schedule = Schedule(steps=1, batch_size=20)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import oracles
+from hypercircuit.cli import main
 from hypercircuit.config import Config, ConfigError, load_config
 from hypercircuit.problem import build_problem, load_splits
 from hypercircuit.run import evaluate_run, sample_run, train_run
@@ -216,6 +217,14 @@ def test_other_settings_in_the_same_folder_are_refused(tiny: tuple):
         train_run(config, tiny[0])
 
 
+def test_double_precision_is_refused_before_the_data_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delattr("hypercircuit.run.build_problem")
+    with jax.enable_x64(False), pytest.raises(ValueError, match="float64 needs"):
+        train_run(changed(train={"precision": "float64"}), tmp_path / "run", report=[].append)
+
+
 def test_wrong_run_does_not_take_the_folder(tmp_path: Path):
     folder = tmp_path / "run"
     for config in (
@@ -225,6 +234,42 @@ def test_wrong_run_does_not_take_the_folder(tmp_path: Path):
         with pytest.raises(ValueError, match=r"n_train must be at most the|name must be an optax"):
             train_run(config, folder, report=[].append)
         assert not folder.exists()
+
+
+def test_training_examples_that_stand_in_are_not_called_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    values = {"n_train": 60, "validation": "none"}
+    config = changed(
+        data=values,
+        train={"batch_size": 20, "steps": 4, "evaluate_every": 2},
+        decode={"samples": 3},
+    )
+    said: list[str] = []
+    with jax.enable_x64(False):
+        result = train_run(config, tmp_path, report=said.append)
+    text = "\n".join(said)
+    assert result["validation_accuracy"] is None
+    for name in ("best", "most_likely", "sample_mean", "vote"):
+        assert result[name]["validation_loss"] is result[name]["validation_accuracy"] is None
+        assert 0 < result[name]["train_accuracy"] <= 1
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert "60 training, no validation (the training examples stand in) and" in text
+    assert re.search(r"best of 5 networks: \d+\.\d\d % on the training examples", text)
+    assert re.search(r"accuracy \d+\.\d\d % train, \d+\.\d\d % test\n", text)
+    evaluations = History.load(tmp_path).evaluations
+    assert evaluations.keys() >= {"train_loss", "train_accuracy"}
+    assert not [name for name in evaluations if name.startswith("validation")]
+    assert re.search(r"best train \d+\.\d\d%", capsys.readouterr().err)
+    assert evaluate_run(tmp_path).keys() == {
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+    }
+    assert main(["evaluate", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["examples", "train", "test"]
 
 
 # ---------------------------------------------------------------- evaluate and sample
@@ -293,6 +338,29 @@ def test_unfinished_run_has_nothing_to_sample(tmp_path: Path):
         sample_run(tmp_path, 1)
 
 
+def test_evaluation_of_a_run_on_points_needs_the_path_alone(tmp_path: Path):
+    """The stored `data.source` is that of the run, not of the examples in the file."""
+    values = {
+        "data": {"source": "gaussians", "n_points": 40},
+        "network": {"outputs": 1, "logit_scale": 1},
+        "loss": {"kind": "logistic"},
+        "circuit": {"depth": 1},
+        "train": {"steps": 2, "batch_size": 10, "evaluate_every": 2, "checkpoint_every": 2},
+        "decode": {"samples": 2, "beam": 2},
+    }
+    with jax.enable_x64(False):
+        train_run(Config.from_dict(values), tmp_path / "run", report=[].append)
+    x = np.random.default_rng(3).normal(size=(60, 2)).astype(np.float32)
+    y = (x[:, 0] > 0.3).astype(int)
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    override = f"data.path={tmp_path / 'own.npz'}"
+    scores = evaluate_run(tmp_path / "run", [override])
+    test = load_splits(load_config(None, [override])).test
+    with np.load(tmp_path / "run" / "best_network.npz") as file:
+        z = (test.x @ file["weights_0"].T + file["biases_0"])[:, 0]
+    assert scores["test_accuracy"] == ((z > 0) == test.y).mean()
+
+
 # ---------------------------------------------------------------- data
 
 
@@ -329,6 +397,26 @@ def test_no_validation_size_is_a_twelfth(own_data: Path):
     assert len(load_splits(data_config(n_validation=0)).validation) == 5000
     own = load_splits(data_config(n_validation=0, path=str(own_data)))
     assert (len(own.train), len(own.validation), len(own.test)) == (110, 10, 20)
+
+
+def test_hidden_layers_have_their_own_activations(tmp_path: Path):
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    np.savez(tmp_path / "real.npz", x=x, y=np.arange(30) % 3)
+    values = {
+        "data": {"path": str(tmp_path / "real.npz"), "n_validation": 5},
+        "network": {"hidden": [3, 2], "activation": ["relu", "sign"]},
+        "energy": {"kind": "sampled"},
+    }
+    network = build_problem(Config.from_dict(values)).network
+    assert network.activations == ("relu", "sign")
+    bits = np.random.default_rng(1).integers(0, 2, (6, network.n_qubits))
+    first, second, last = (1.0 - 2.0 * (bits[:, sites] == 0) for sites in network.register.weights)
+    ones = np.ones((6, len(x), 1))
+    inputs = np.broadcast_to(x, (6, *x.shape))
+    z = np.concatenate([inputs, ones], axis=2) @ first.swapaxes(1, 2)
+    z = np.concatenate([np.maximum(z, 0), ones], axis=2) @ second.swapaxes(1, 2)
+    z = np.concatenate([np.where(z >= 0, 1, -1), ones], axis=2) @ last.swapaxes(1, 2)
+    np.testing.assert_allclose(network.logits(bits, x), 0.3 * z, atol=1e-5)
 
 
 def test_real_inputs_are_taken_as_they_are(tmp_path: Path):

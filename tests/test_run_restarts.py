@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+import oracles
 from compilation import equal_programs_compiled_once
 from hypercircuit.cli import INTERRUPTED, main
 
@@ -109,6 +110,23 @@ def test_result_and_arrays_agree(finished: Path):
         assert row["seconds"] > 0
     for name in ("config.toml", "success.png", "losses.png", "spectrum.png"):
         assert (finished / name).exists()
+
+
+def test_chosen_options_are_counted(work: Path, tmp_path: Path):
+    choices = 'network.choices=[{set="encoding", options=[[0, 1], [-1, 1], [-3, 1]]}]'
+    out = tmp_path / "out"
+    arguments = ["restarts", str(work / "tiny.toml"), "--set", choices, "--out", str(out)]
+    assert main(arguments) == 0
+    for row in json.loads((out / "result.json").read_text())["rows"]:
+        with np.load(out / f"depth{row['depth']}" / "restarts.npz") as file:
+            states = [oracles.brickwork_statevector(angles) for angles in file["params"]]
+        # The choice's two qubits are the first ones; code 3 is option 0 again.
+        codes = [oracles.born_probabilities(state).reshape(4, -1).sum(1) for state in states]
+        options = np.array([[code[0] + code[3], code[1], code[2]] for code in codes])
+        found = row["architecture"]["encoding"]
+        counts = np.bincount(options.argmax(1), minlength=3)
+        assert found["chosen"] == dict(zip(("{0, 1}", "{-1, 1}", "{-3, 1}"), counts, strict=True))
+        assert found["least_probability"] == pytest.approx(options.max(1).min(), abs=1e-5)
 
 
 def test_finished_study_says_so(finished: Path, work: Path, capsys):

@@ -97,7 +97,7 @@ class _Signalling(ProgressDisplay):
         if step == self.setting.step:
             os.kill(os.getpid(), self.setting.number)
 
-    def evaluated(self, *, validation_accuracy: float) -> None:
+    def evaluated(self, accuracy: float, *, on: str = "val") -> None:
         pass
 
     def write(self, message: str) -> None:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 
-def check_precision(dtype: np.dtype | type) -> np.dtype:
+def check_precision(dtype: np.dtype | type | str) -> np.dtype:
     """The dtype as NumPy's.
 
     **Raises:** `ValueError` for float64 while JAX would make float32 of it, or another type.

@@ -134,7 +134,7 @@ def _compile(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     scores = evaluate_run(options.folder, options.settings)
     print(f"{'examples':<12}{'loss':>10}{'accuracy':>12}")
-    for name in ("train", "validation", "test"):
+    for name in [key.removesuffix("_loss") for key in scores if key.endswith("_loss")]:
         accuracy = f"{100 * scores[f'{name}_accuracy']:.2f} %"
         print(f"{name:<12}{scores[f'{name}_loss']:>10.4f}{accuracy:>12}")
     return 0

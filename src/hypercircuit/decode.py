@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from ._files import write_atomically, write_text
-from ._types import Angles
+from ._types import Angles, AnyArray
 from .bnn import Network
 from .circuit import Brickwork
 from .data import Dataset, Splits
@@ -33,16 +34,22 @@ from .state import (
 from .train import Progress, StopSignals
 
 _NETWORKS_AT_ONCE = 16
+#: Loss and accuracy of every network, and of an ensemble.
+_Rows = Float[np.ndarray, "n 2"]
+_Vote = Float[np.ndarray, " 2"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Mean loss (the loss's unit) and accuracy on the three parts of the data."""
+    """Mean loss (the loss's unit) and accuracy on the parts of the data.
+
+    Those of the validation examples are None where none are held out.
+    """
 
     train_loss: float
     train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
     test_loss: float
     test_accuracy: float
 
@@ -53,8 +60,8 @@ class Decoded:
 
     **Attributes:**
 
-    - `bits`, `log_probability`: the candidate of lowest validation loss and the natural log of
-      its Born probability.
+    - `bits`, `log_probability`: the candidate of lowest validation loss (training loss, if no
+      validation examples are held out) and the natural log of its Born probability.
     - `best`: its losses and accuracies.
     - `most_likely`: those of the first candidate, the likeliest bitstring found.
     - `sample_mean`: means over the sampled networks.
@@ -83,6 +90,8 @@ def decode(
 ) -> Decoded:
     """Sample networks, add the likeliest ones, rank them all by validation loss.
 
+    Without held-out validation examples the training loss ranks them.
+
     **Arguments:**
 
     - `samples`: networks drawn from the Born distribution.
@@ -97,23 +106,29 @@ def decode(
         pool.append(np.asarray(candidates, np.uint8))
     bits = np.concatenate(pool)
     chosen = slice(1, 1 + samples)
-    parts = [
-        _evaluate(network, loss, bits, part, chosen)
-        for part in (splits.train, splits.validation, splits.test)
-    ]
-    validation_losses = parts[1][0][:, 0]
-    best = int(validation_losses.argmin())
+    train, test = (
+        _evaluate(network, loss, bits, part, chosen) for part in (splits.train, splits.test)
+    )
+    validation = None
+    if splits.held_out:
+        validation = _evaluate(network, loss, bits, splits.validation, chosen)
+    parts = (train, validation, test)
+    ranking, _ = train if validation is None else validation
+    best = int(ranking[:, 0].argmin())
 
-    def score(rows: list[np.ndarray]) -> Score:
-        return Score(*(float(value) for row in rows for value in row))
+    def score(pick: Callable[[_Rows, _Vote], np.ndarray]) -> Score:
+        values: list[Any] = []
+        for part in parts:
+            values += [None, None] if part is None else pick(*part).tolist()
+        return Score(*values)
 
     return Decoded(
         bits=bits[best],
         log_probability=float(log_probability(mps, jnp.asarray(bits[best : best + 1]))[0]),
-        best=score([each[best] for each, _ in parts]),
-        most_likely=score([each[0] for each, _ in parts]),
-        sample_mean=score([each[chosen].mean(0) for each, _ in parts]),
-        vote=score([vote for _, vote in parts]),
+        best=score(lambda rows, _: rows[best]),
+        most_likely=score(lambda rows, _: rows[0]),
+        sample_mean=score(lambda rows, _: rows[chosen].mean(0)),
+        vote=score(lambda _, vote: vote),
     )
 
 
@@ -127,7 +142,7 @@ def score_network(
 
 def _evaluate(
     network: Network, loss: Loss, bits: np.ndarray, data: Dataset, voters: slice
-) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " 2"]]:
+) -> tuple[_Rows, _Vote]:
     """Loss and accuracy of every network, and of the voters' ensemble."""
     losses, hits = np.zeros(len(bits)), np.zeros(len(bits))
     vote = np.zeros(2)
@@ -309,15 +324,26 @@ class ChosenOptions:
 
 def architecture(circuit: Brickwork, params: Angles, network: Network) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
-    found = []
-    state = functools.partial(exact_mps, circuit)
+    return architectures(circuit, params[None], network)[0]
+
+
+def architectures(
+    circuit: Brickwork, params: Float[AnyArray, "states depth n_qubits kinds"], network: Network
+) -> list[list[ChosenOptions]]:
+    """`architecture` of several states, such as those of restarts."""
+    found: list[list[ChosenOptions]] = [[] for _ in params]
     for choice, sites in zip(network.choices, network.register.choices, strict=True):
-        probe = jax.jit(lambda p, sites=sites: joint_probabilities(state(p), sites))
-        codes = np.asarray(probe(params), np.float64)
+        probe = functools.partial(jax.lax.map, lambda p, sites=sites: _joint(circuit, p, sites))
+        codes = np.asarray(jax.jit(probe)(params), np.float64)
         n_options = len(choice.options)
-        table = np.zeros((len(sites), n_options))
-        for code in range(codes.shape[1]):
-            table[:, code % n_options] += codes[:, code]
+        tables = np.zeros((len(codes), len(sites), n_options))
+        for code in range(codes.shape[2]):
+            tables[..., code % n_options] += codes[..., code]
         labels = tuple(option.label for option in choice.options)
-        found.append(ChosenOptions(choice.name, labels, table))
+        for each, table in zip(found, tables, strict=True):
+            each.append(ChosenOptions(choice.name, labels, table))
     return found
+
+
+def _joint(circuit: Brickwork, params: Angles, sites: np.ndarray) -> jax.Array:
+    return joint_probabilities(exact_mps(circuit, params), sites)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 
-from .bnn import Dense, Encoding, Network, choice_from_dict
+from .bnn import Network
 from .circuit import Brickwork
-from .config import Config, ConfigError
+from .config import Config, ConfigError, make_network
 from .data import (
     Dataset,
     Splits,
@@ -60,24 +59,7 @@ def build_network(config: Config, data: Dataset) -> Network:
     **Raises:** `ConfigError` if its choices contradict each other.
     """
     settings = config.network
-    encoding = Encoding(*settings.encoding)
-    sizes = (data.n_inputs, *settings.hidden, settings.outputs or data.n_classes)
-    layers = tuple(
-        Dense(before, after, bias=settings.bias, encoding=encoding)
-        for before, after in itertools.pairwise(sizes)
-    )
-    try:
-        return Network(
-            layers,
-            activation=settings.activation,
-            logit_scale=settings.logit_scale,
-            hidden_scale=settings.hidden_scale,
-            skip=settings.skip,
-            choices=tuple(choice_from_dict(values) for values in settings.choices),
-            order=settings.order,
-        )
-    except ValueError as error:
-        raise ConfigError(f"[network]: {error}") from error
+    return make_network(settings, data.n_inputs, settings.outputs or data.n_classes)
 
 
 def load_splits(config: Config) -> Splits:
@@ -111,16 +93,16 @@ def load_splits(config: Config) -> Splits:
                 f"got {data.n_train}"
             )
         kept = splits.train.take(np.arange(data.n_train))
-        validation = kept if data.validation == "none" else splits.validation
+        validation = splits.validation if splits.held_out else kept
         splits = dataclasses.replace(splits, train=kept, validation=validation)
     return map_splits(splits, lambda dataset: _transform(config, dataset))
 
 
-def describe_data(config: Config, problem: Problem) -> str:
+def describe_data(problem: Problem) -> str:
     """How many examples there are for what, in one line."""
     splits = problem.splits
     held_out = f"{len(splits.validation)} validation"
-    if config.data.validation == "none":
+    if not splits.held_out:
         held_out = "no validation (the training examples stand in)"
     return (
         f"{splits.train.name}: {len(splits.train)} training, {held_out} and "

@@ -2,8 +2,9 @@
 
 config.toml        the resolved configuration
 checkpoints/       parameters, optimiser and best network so far; the same command resumes
-history.csv        energy, gradient norm and seconds of every step
-evaluations.csv    the energy's error and the validation accuracy at every evaluation
+history.csv        energy, gradient norm and seconds of every step (and the penalty's kl and beta)
+evaluations.csv    the energy's error and the validation accuracy at every evaluation (the training
+                   accuracy, if no validation examples are held out)
 angles.npz         the trained angles, (depth, n_qubits, kinds) in radians
 best_network.npz   the best network found: see `save_network`
 result.json        everything one compares runs by
@@ -90,10 +91,11 @@ def train_run(
         return finished
     optimiser = _optimiser(config)
     penalty = _penalty(config)
+    check_precision(config.train.precision)
     begun = time.perf_counter()
     with StopSignals() as stop:
         problem = build_problem(config)
-        report(describe_data(config, problem))
+        report(describe_data(problem))
         hamiltonian = compile_loss(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
         )
@@ -201,7 +203,7 @@ def _train(
         hamiltonian.n_qubits,
         how=config.circuit.init,
         scale=config.circuit.init_scale,
-        dtype=check_precision(np.dtype(settings.precision)),
+        dtype=np.dtype(settings.precision),
     )
     report(
         f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
@@ -327,9 +329,12 @@ def _decode_run(
         candidates=None if trained.best_bits is None else trained.best_bits[None],
     )
     save_network(folder / "best_network.npz", network, decoded.bits)
+    accuracy, where = decoded.best.validation_accuracy, "validation"
+    if accuracy is None:
+        accuracy, where = decoded.best.train_accuracy, "training"
     report(
-        f"decoded the best of {config.decode.samples + 2} networks: "
-        f"{100 * decoded.best.validation_accuracy:.2f} % on the validation examples"
+        f"decoded the best of {config.decode.samples + 2} networks: {100 * accuracy:.2f} % on the "
+        f"{where} examples"
     )
     choices = architecture(circuit, params, network)
     for choice in choices:
@@ -448,6 +453,8 @@ def evaluate_run(
 ) -> dict[str, float]:
     """Loss and accuracy of a run's best network, on its own data or on other data.
 
+    Without scores on validation examples if none are held out.
+
     **Arguments:**
 
     - `overrides`: settings of the data section, such as `data.path=...`.
@@ -463,7 +470,8 @@ def evaluate_run(
             "evaluate it on examples of the same size and classes"
         )
     scores = {}
-    for name in ("train", "validation", "test"):
+    parts = ("train", "validation", "test") if problem.splits.held_out else ("train", "test")
+    for name in parts:
         part = getattr(problem.splits, name)
         loss, accuracy = score_network(problem.network, problem.loss, bits, part)
         scores[f"{name}_loss"], scores[f"{name}_accuracy"] = loss, accuracy
@@ -503,12 +511,14 @@ def summary(result: dict[str, Any]) -> str:
         error = f"+- {result['energy_standard_error']:.2g}, {result['energy_examples']} examples"
     elif result["spectral_error"] > 0:
         error += f", spectral error at most {result['spectral_error']:.1e}"
+    accuracies = [
+        f"{100 * result[f'{part}_accuracy']:.2f} % {part}"
+        for part in ("train", "validation", "test")
+        if result[f"{part}_accuracy"] is not None
+    ]
     lines = [
         f"energy {result['energy']:.4f} ({error})",
-        f"best network: loss {result['best_loss']:.4f}, accuracy "
-        f"{100 * result['train_accuracy']:.2f} % train, "
-        f"{100 * result['validation_accuracy']:.2f} % validation, "
-        f"{100 * result['test_accuracy']:.2f} % test",
+        f"best network: loss {result['best_loss']:.4f}, accuracy {', '.join(accuracies)}",
         f"mean of the samples {100 * result['sample_mean']['test_accuracy']:.2f} %, their vote "
         f"{100 * result['vote']['test_accuracy']:.2f} % test",
     ]

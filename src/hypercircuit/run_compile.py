@@ -107,7 +107,7 @@ def compile_run(
     begun = time.perf_counter()
     with StopSignals() as stop:
         problem = build_problem(config)
-        report(describe_data(config, problem))
+        report(describe_data(problem))
         hamiltonian = compile_loss(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
         )

@@ -4,7 +4,8 @@ config.toml            the resolved configuration
 depth<D>/restarts.npz  the restarts of one depth as they end; the same command goes on from them
 restarts.npz           depths; energies, gradient norms, iterations and status by depth and restart;
                        the minimum, a network that attains it, and the weights of the loss
-result.json            one row per depth: successes, probability, interval, seconds
+result.json            one row per depth: successes, probability, interval, seconds, and how many
+                       restarts chose each option of an architecture choice
 success.png, losses.png, spectrum.png
 """
 
@@ -21,8 +22,10 @@ import numpy as np
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
+from .bnn import Network
 from .circuit import Brickwork
 from .config import Config, ConfigError
+from .decode import architectures
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
 from .problem import build_problem, describe_data
@@ -65,7 +68,7 @@ def restarts_run(
     problem = build_problem(config)
     check_statevector(problem.network.n_qubits)
     dtype = check_precision(np.dtype(config.train.precision))
-    report(describe_data(config, problem))
+    report(describe_data(problem))
     hamiltonian = compile_loss(
         problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
     )
@@ -93,9 +96,10 @@ def restarts_run(
     found: dict[int, RestartResult] = {}
     result = _header(config, hamiltonian, minimum, near)
     for depth in depths:
+        circuit = Brickwork(depth, config.circuit.rotations)
         done = restarts(
             hamiltonian,
-            Brickwork(depth, config.circuit.rotations),
+            circuit,
             n_restarts=settings.count,
             seed=config.train.seed,
             max_iterations=settings.max_iterations,
@@ -111,6 +115,8 @@ def restarts_run(
             break
         found[depth] = done
         row = _row(depth, done, minimum, settings.success_distance)
+        if hamiltonian.network.choices:
+            row["architecture"] = _chosen(circuit, done, hamiltonian.network)
         result["rows"].append(row)
         report(
             f"depth {depth}: {row['successes']} of {row['n']} restarts within "
@@ -199,6 +205,23 @@ def _row(depth: int, done: RestartResult, minimum: float, distance: float) -> di
         "status": {name: done.status.count(name) for name in sorted(set(done.status))},
         "seconds": done.seconds,
     }
+
+
+def _chosen(circuit: Brickwork, done: RestartResult, network: Network) -> dict[str, Any]:
+    """Per choice how many restarts end with each option, and how sure the least sure one is.
+
+    A restart's option is the one with the largest probability, the mean over a choice's copies.
+    """
+    states = architectures(circuit, done.params, network)
+    found = {}
+    for number, choice in enumerate(network.choices):
+        mean = np.stack([state[number].probabilities.mean(0) for state in states])
+        counts = np.bincount(mean.argmax(1), minlength=mean.shape[1]).tolist()
+        found[choice.name] = {
+            "chosen": dict(zip(states[0][number].options, counts, strict=True)),
+            "least_probability": float(mean.max(1).min()),
+        }
+    return found
 
 
 def _save(

@@ -19,5 +19,6 @@ Source: the layout follows TeNPy's and NetKet's run folders.
 
 from .config import Config as Config
 from .load import load_config as load_config
+from .network import make_network as make_network
 from .sections import DataConfig as DataConfig, TrainConfig as TrainConfig
 from .values import ConfigError as ConfigError

@@ -7,6 +7,7 @@ from typing import Any
 
 import tomli_w
 
+from .fit import MNIST_CLASSES, check_fit, known_classes
 from .sections import (
     MNIST_SIDE,
     CircuitConfig,
@@ -24,8 +25,6 @@ from .sections import (
     check_value,
 )
 from .values import ConfigError, plain, refuse, suggest, to_text
-
-_MNIST_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ class Config:
                 f"train.batch_size must be at most data.n_train={self.data.n_train}, got "
                 f"{self.train.batch_size}; set train.batch_size={self.data.n_train}"
             )
+        check_fit(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -212,7 +212,7 @@ def _check_data(data: DataConfig) -> None:
         _check_gaussians(data)
         return
     embedded = not data.path
-    if embedded and any(label >= _MNIST_CLASSES for label in data.classes):
+    if embedded and any(label >= MNIST_CLASSES for label in data.classes):
         raise ConfigError(
             f"data.classes must be labels 0..9 of the embedded MNIST, got {list(data.classes)}; "
             "leave the others out, or set data.path"
@@ -260,11 +260,7 @@ def _check_gaussians(data: DataConfig) -> None:
 def _check_outputs(config: Config) -> None:
     """Compare outputs, classes and loss as far as the number of classes is known here."""
     data, outputs, kind = config.data, config.network.outputs, config.loss.kind
-    n_classes = (
-        len(data.classes)
-        or data.n_classes
-        or (None if data.path else 2 if data.source == "gaussians" else _MNIST_CLASSES)
-    )
+    n_classes = known_classes(data)
     if outputs == 1 and n_classes not in (2, None):
         raise ConfigError(
             f"network.outputs=1 needs exactly two classes, got {n_classes}; set data.classes to "

@@ -22,7 +22,9 @@ def load_config(
         path: TOML file; None is the embedded main job.
         overrides: "section.key=value" each, the value as in TOML; quotes may be left
             out (`data.pixels=binarise`). One entry of a table of options is
-            "optimiser.options.b1=0.8". A later override wins.
+            "optimiser.options.b1=0.8". A later override wins. `data.path` also replaces
+            `data.source` and `data.n_points` of the file, and `data.source` its `data.path`
+            and `data.n_classes`.
         profile: name of a table [profiles.NAME] of the file, such as "smoke".
 
     Returns:
@@ -49,13 +51,26 @@ def load_config(
         layers.append(_choose_profile(checked, profile, path))
     merged: dict[str, dict[str, Any]] = {}
     for layer in layers:
+        _replace_source(merged, layer.get("data", {}))
         for section, values in layer.items():
             merged.setdefault(section, {}).update(values)
+    over: dict[str, dict[str, Any]] = {}
     for override in overrides:
-        _apply_override(merged, override)
+        _apply_override(over, merged, override)
+    _replace_source(merged, over.get("data", {}))
+    for section, values in over.items():
+        merged.setdefault(section, {}).update(values)
     if merged.get("data", {}).get("path"):
         merged["data"]["path"] = _absolute(merged["data"]["path"])
     return build(merged)
+
+
+def _replace_source(merged: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
+    """Where examples come from is `path` or `source`: a later layer's one replaces the other."""
+    for new, old in (("path", ("source", "n_points")), ("source", ("path", "n_classes"))):
+        if layer.get(new):
+            for key in old:
+                merged.get("data", {}).pop(key, None)
 
 
 def _absolute(path: str) -> str:
@@ -95,8 +110,13 @@ def _choose_profile(
     return profiles[name]
 
 
-def _apply_override(merged: dict[str, dict[str, Any]], override: str) -> None:
-    """Set one value of `merged`, which the caller owns, from "section.key=value"."""
+def _apply_override(
+    over: dict[str, dict[str, Any]], below: Mapping[str, dict[str, Any]], override: str
+) -> None:
+    """Set one value of `over`, which the caller owns, from "section.key=value".
+
+    An entry of a table is added to the table of `over`, or else of the layers `below`.
+    """
     try:
         left, equals, text = override.partition("=")
         names = [name.strip() for name in left.split(".")]
@@ -111,8 +131,9 @@ def _apply_override(merged: dict[str, dict[str, Any]], override: str) -> None:
                 raise ConfigError(
                     f"{left.strip()} is not a key; did you mean '{'.'.join(names[:2])}'?"
                 )
-            value = {**merged.get(names[0], {}).get(names[1], {}), names[2]: value}
-        merged.setdefault(names[0], {})[names[1]] = check_value(section, names[1], value)
+            table = below.get(names[0], {}).get(names[1], {})
+            value = {**over.get(names[0], {}).get(names[1], table), names[2]: value}
+        over.setdefault(names[0], {})[names[1]] = check_value(section, names[1], value)
     except ConfigError as error:
         raise ConfigError(f"override {override!r}: {error}") from None
 

@@ -2,11 +2,11 @@
 
 import typing
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from ..bnn import ACTIVATIONS, choice_from_dict
 from ..hamiltonian import LOSSES
+from ..hamiltonian.compile import MIN_TOLERANCE
 from .values import (
     ConfigError,
     Rule,
@@ -17,6 +17,8 @@ from .values import (
     default_of,
     distinct,
     each_at_least,
+    each_one_of,
+    nearest_choice,
     one_of,
     refuse,
     setting,
@@ -50,8 +52,8 @@ def check_value(section: type[Section], name: str, value: object) -> Any:
     result = convert(key, value, typing.get_type_hints(section)[name], default)
     for rule in spec.metadata.get("rules", ()):
         if not rule.holds(result):
-            near = get_close_matches(str(result), [str(choice) for choice in rule.choices], n=1)
-            fix = f"did you mean {near[0]!r}?" if near else rule.fix
+            near = nearest_choice(rule, result) if rule.choices else None
+            fix = f"did you mean {near!r}?" if near is not None else rule.fix
             raise refuse(key, rule.text, value, fix or f"the default is {to_text(default)}")
     return result
 
@@ -78,7 +80,8 @@ class DataConfig(Section):
         rows: pixel rows kept by "pick", counted from 0.
         columns: pixel columns kept by "pick", counted from 0.
         validation: "split" takes examples out of the training examples for validation; "none"
-            trains on all of them, and what is chosen by validation is chosen on them.
+            trains on all of them: what is chosen by validation is chosen on them, and there are
+            no scores on validation examples.
         n_validation: examples taken out of the training examples for validation; 0 is
             a twelfth of them, 5,000 of MNIST.
         split_seed: seed of that choice, and of the points of "gaussians".
@@ -117,7 +120,8 @@ class NetworkConfig(Section):
 
     Attributes:
         hidden: neurons of every hidden layer; empty is a linear network.
-        activation: of the hidden neurons: "sign", "relu", "sigmoid", "tanh" or "hardtanh".
+        activation: of the hidden neurons: "sign", "relu", "sigmoid", "tanh" or "hardtanh"; or a
+            list of these, one per hidden layer.
         encoding: weight value of bit 0 and of bit 1; must differ.
         bias: whether every neuron and output has a bias qubit.
         logit_scale: factor of the outputs, above 0.
@@ -134,7 +138,7 @@ class NetworkConfig(Section):
 
     section: ClassVar[str] = "network"
     hidden: tuple[int, ...] = setting((), each_at_least(1))
-    activation: str = setting("sign", one_of(*ACTIVATIONS))
+    activation: str | tuple[str, ...] = setting("sign", each_one_of(*ACTIVATIONS))
     encoding: tuple[float, float] = setting((-1.0, 1.0), distinct)
     bias: bool = setting(True)
     logit_scale: float = setting(0.3, above(0))
@@ -148,6 +152,12 @@ class NetworkConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.activation, tuple) and len(self.activation) != len(self.hidden):
+            raise ConfigError(
+                f"network.activation must be one name or one per hidden layer, got "
+                f"{len(self.activation)} names, {list(self.activation)}, and "
+                f"{len(self.hidden)} hidden layers, network.hidden={list(self.hidden)}"
+            )
         for number, values in enumerate(self.choices):
             try:
                 choice_from_dict(values)
@@ -164,12 +174,16 @@ class LossConfig(Section):
             "pairwise-logistic", "squared" error, "sigmoid-squared" error, "hinge",
             "squared-hinge", or "zero-one", the classification error itself.
         tolerance: largest error of the spectral expansion over the reachable range, in the
-            loss's unit per example, above 0.
+            loss's unit per example, from 1e-10 to below 1.
     """
 
     section: ClassVar[str] = "loss"
     kind: str = setting("softmax", one_of(*LOSSES))
-    tolerance: float = setting(1e-3, above(0))
+    tolerance: float = setting(
+        1e-3,
+        at_least(MIN_TOLERANCE, "for exact sums quantise or binarise the pixels"),
+        Rule("below 1", lambda v: v < 1, "a loss is of the order of one"),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Values: what a key may hold, and from what TOML gives to what a field holds."""
 
 import math
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field
@@ -40,6 +41,23 @@ def above(minimum: float | int, fix: str = "") -> Rule:
     return Rule(f"above {minimum}", lambda value: value > minimum, fix)
 
 
+def each_one_of(*choices: Any) -> Rule:
+    """For a single value and for a list of them."""
+    text = "one of " + ", ".join(repr(choice) for choice in choices) + ", or a list of them"
+    return Rule(text, lambda v: all(item in choices for item in _items(v)), "", choices)
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def nearest_choice(rule: Rule, value: Any) -> str | None:
+    """The choice of a rule that is nearest to the value, or to the first wrong one of a list."""
+    wrong = [str(item) for item in _items(value) if item not in rule.choices]
+    near = get_close_matches(wrong[0], [str(choice) for choice in rule.choices], n=1)
+    return near[0] if near else None
+
+
 def each_at_least(minimum: int) -> Rule:
     return Rule(f"integers of at least {minimum}", lambda v: all(item >= minimum for item in v))
 
@@ -64,6 +82,9 @@ def suggest(name: str, known: Sequence[str]) -> str:
 def convert(key: str, value: object, kind: Any, example: object) -> Any:
     """Return `value` as `kind`: integers become floats, lists become tuples, tables are copied."""
     fix = f"for example {key} = {to_text(example)}"
+    if isinstance(kind, types.UnionType):
+        single, several = typing.get_args(kind)
+        return convert(key, value, several if isinstance(value, (list, tuple)) else single, example)
     if typing.get_origin(kind) is tuple:
         return _convert_list(key, value, kind, fix)
     if typing.get_origin(kind) is dict:
@@ -89,6 +110,14 @@ def convert(key: str, value: object, kind: Any, example: object) -> Any:
     return float(value)
 
 
+#: What lists hold, in words, and an example of one.
+_NOUNS: Mapping[Any, tuple[str, Any]] = {
+    int: ("integers", 0),
+    float: ("numbers", 0.5),
+    str: ("strings", "a"),
+}
+
+
 def _convert_list(key: str, value: object, kind: Any, fix: str) -> tuple[Any, ...]:
     kinds = typing.get_args(kind)
     if typing.get_origin(kinds[0]) is dict:
@@ -96,13 +125,12 @@ def _convert_list(key: str, value: object, kind: Any, fix: str) -> tuple[Any, ..
             raise refuse(key, "a list of tables", value, f"write [[{key}]] above each")
         return tuple(plain(f"{key}[{index}]", item) for index, item in enumerate(value))
     length = None if kinds[-1] is Ellipsis else len(kinds)
-    noun = "integers" if kinds[0] is int else "numbers"
+    noun, one = _NOUNS[kinds[0]]
     rule = f"a list of {noun}" if length is None else f"a list of {length} {noun}"
     if not isinstance(value, (list, tuple)) or (length is not None and len(value) != length):
         raise refuse(key, rule, value, fix if length is not None else f"for example {key} = [0, 1]")
-    example = 0 if kinds[0] is int else 0.5
     return tuple(
-        convert(f"{key}[{index}]", item, kinds[0], example) for index, item in enumerate(value)
+        convert(f"{key}[{index}]", item, kinds[0], one) for index, item in enumerate(value)
     )
 
 

@@ -112,7 +112,8 @@ class Splits:
 
     Attributes:
         train: examples that the loss is made of.
-        validation: examples that choose between runs, settings and stopping times.
+        validation: examples that choose between runs, settings and stopping times. Where none
+            are held out it is `train` itself, and the choice is made on the training examples.
         test: examples that are looked at once, at the end.
 
     Raises:
@@ -122,6 +123,11 @@ class Splits:
     train: Dataset
     validation: Dataset
     test: Dataset
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the validation examples are others than the training examples."""
+        return self.validation is not self.train
 
     def __post_init__(self) -> None:
         expected = _format(self.train)

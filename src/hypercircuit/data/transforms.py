@@ -21,6 +21,8 @@ _BLOCK_ELEMENTS = 1 << 20
 def map_splits(splits: Splits, function: Callable[[Dataset], Dataset]) -> Splits:
     """Apply one transform to the training, validation and test examples.
 
+    Training examples that stand in for validation examples do so in the result.
+
     Args:
         splits: the three parts.
         function: a map from Dataset to Dataset.
@@ -28,7 +30,9 @@ def map_splits(splits: Splits, function: Callable[[Dataset], Dataset]) -> Splits
     Raises:
         ValueError: if `function` raises it, or makes the parts differ in format.
     """
-    return Splits(function(splits.train), function(splits.validation), function(splits.test))
+    train = function(splits.train)
+    validation = function(splits.validation) if splits.held_out else train
+    return Splits(train, validation, function(splits.test))
 
 
 def select_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:

@@ -1,68 +1,147 @@
 """All 2^N entries of a compiled loss of a network with one hidden layer.
 
-A head's exponentials are products over hidden neurons, biases and skip weights. Each of these is
-tabulated over its own bits for every example and frequency; the chain is cut between two of them,
-and one matrix product over (example, frequency) joins the two halves.
+A head is a sum over hidden neurons, biases and skip weights, all neurons alike: its distinct values
+are those of an `Arrangement`. There are two ways from there.
+
+* Where pre-activations are resolved exactly, the head's loss is a function of its value, looked up
+  for every distinct value and example.
+* Otherwise, and where that is less work, every exponential is a product over neurons: the chain
+  is cut in two halves, and a matrix product over (example, frequency) joins their products.
+
+Examples that occur several times are evaluated once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Complex, Float, Int
 
+from .arrangement import Arrangement
 from .hidden import HiddenTerms
-from .hidden_basis import bit_patterns
+from .hidden_basis import Patterns, bit_patterns
+from .hidden_values import Cubics, cubics
 
 if TYPE_CHECKING:
     from .compile import LossHamiltonian
 
-_ENTRIES_AT_ONCE = 2**22
+_ENTRIES_AT_ONCE = 2**19
+_VALUES_AT_ONCE = 2**16
+#: The degrees that meet in a product of two jets.
+_DEGREES = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0))
+#: What looking up a value costs, in terms of a matrix product of complex numbers.
+_LOOKUP = 60
+
+#: What a factor's bits make of each example and term.
+Table = Complex[np.ndarray, "_ examples terms"]
 
 
-def hidden_diagonal(hamiltonian: LossHamiltonian) -> np.ndarray:
+def hidden_diagonal(hamiltonian: LossHamiltonian) -> Float[np.ndarray, " n_networks"]:
     """The sum over all examples, (2^N,)."""
     terms = hamiltonian.terms
     assert isinstance(terms, HiddenTerms)
     total = np.zeros((2,) * hamiltonian.n_qubits)
-    heads, targets = terms.heads_of(np.asarray(hamiltonian.data.y))
+    x, y = np.asarray(hamiltonian.data.x), np.asarray(hamiltonian.data.y)
+    _, distinct, counts = np.unique(
+        np.column_stack([y, x]), axis=0, return_index=True, return_counts=True
+    )
+    heads, targets = terms.heads_of(y[distinct])
+    losses = cubics(terms.sum) if terms.basis.exact else None
     for number in range(len(terms.heads)):
-        examples, place = np.nonzero(heads == number)
-        sites, values = _head(hamiltonian, terms, number, examples, targets[examples, place])
+        rows, place = np.nonzero(heads == number)
+        sites = _factor_sites(hamiltonian, terms, number)
+        order = np.argsort([each.min() if len(each) else -1 for each in sites], kind="stable")
+        n_bits = [len(sites[i]) for i in order]
+        # All neurons are of one kind.
+        n_neurons = hamiltonian.network.layers[0].n_outputs
+        kinds = [max(0, int(i) - n_neurons + 1) for i in order]
+        of_kinds = [sites[0], *sites[n_neurons:]]
+        head = _Head(distinct[rows], targets[rows, place], counts[rows], of_kinds)
+        whole = Arrangement.of(kinds, n_bits)
+        halves = _halves(kinds, n_bits)
+        products = halves[0].size * halves[1].size * terms.sum.n_terms
+        if losses is not None and _LOOKUP * whole.size <= products:
+            values = _looked_up(hamiltonian, terms, head, whole, losses)
+        else:
+            values = _joined(hamiltonian, terms, head, halves)
         shape = np.ones(hamiltonian.n_qubits, int)
-        shape[sites] = 2
+        shape[np.concatenate(sites)] = 2
         total += values.reshape(shape)
     return total.reshape(-1)
 
 
-def _head(
+class _Head(NamedTuple):
+    """One head's examples.
+
+    **Attributes:**
+
+    - `examples`, `targets`, `counts`: their rows, their targets and how often each occurs.
+    - `sites`: the sites of one factor of every kind.
+    """
+
+    examples: Int[np.ndarray, " n"]
+    targets: Int[np.ndarray, " n"]
+    counts: Int[np.ndarray, " n"]
+    sites: list[np.ndarray]
+
+    def sort(self, tables: list[np.ndarray]) -> list[np.ndarray]:
+        """Every kind's table with its bits in the order of their sites."""
+        return [_sorted_bits(*each) for each in zip(tables, self.sites, strict=True)]
+
+
+def _halves(kinds: list[int], n_bits: list[int]) -> tuple[Arrangement, Arrangement]:
+    """The arrangement cut into two of about as many bits."""
+    cumulated = np.cumsum(n_bits)
+    cut = int(np.argmin(np.maximum(cumulated, cumulated[-1] - cumulated))) + 1
+    return Arrangement.of(kinds[:cut], n_bits[:cut]), Arrangement.of(kinds[cut:], n_bits[cut:])
+
+
+def _looked_up(
     hamiltonian: LossHamiltonian,
     terms: HiddenTerms,
-    number: int,
-    examples: np.ndarray,
-    targets: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The sites that matter to a head, in order, and its summed loss over their bits."""
-    sites = _factor_sites(hamiltonian, terms, number)
-    first = np.array([each.min() if len(each) else -1 for each in sites])
-    order = np.argsort(first, kind="stable")
-    cumulated = np.cumsum([len(sites[i]) for i in order])
-    cut = int(np.argmin(np.maximum(cumulated, cumulated[-1] - cumulated))) + 1
-    n_left = int(cumulated[cut - 1])
-    n_right = int(cumulated[-1]) - n_left
-    result = np.zeros((2**n_left, 2**n_right))
-    n_terms = terms.sum.n_terms
-    largest = n_terms * 2 ** max(n_left, n_right)
-    at_once = max(1, _ENTRIES_AT_ONCE // largest)
-    for start in range(0, len(examples), at_once):
+    head: _Head,
+    whole: Arrangement,
+    losses: list[Cubics],
+) -> np.ndarray:
+    """A head's summed loss for all patterns of its bits, value by value."""
+    total = np.zeros(whole.size)
+    at_once = max(1, _VALUES_AT_ONCE // whole.size)
+    tabulated = max(1, _ENTRIES_AT_ONCE // max(2 ** len(each) for each in head.sites))
+    for target, loss in enumerate(losses):
+        mine = np.flatnonzero(head.targets == target)
+        for rows in (mine[i : i + tabulated] for i in range(0, len(mine), tabulated)):
+            tables = head.sort(_summands(hamiltonian, terms, head.examples[rows]))
+            for start in range(0, len(rows), at_once):
+                part = slice(start, start + at_once)
+                counts = head.counts[rows[part]]
+                some = [each[:, part] for each in tables]
+                values = whole.combine(some, np.add, np.zeros(len(counts)))
+                total += np.einsum("vn,n->v", loss(values), counts)
+    return total[whole.place]
+
+
+def _joined(
+    hamiltonian: LossHamiltonian,
+    terms: HiddenTerms,
+    head: _Head,
+    halves: tuple[Arrangement, Arrangement],
+) -> np.ndarray:
+    """A head's summed loss for all patterns of its bits, from products of exponentials."""
+    total = np.zeros((halves[0].size, halves[1].size))
+    at_once = max(1, _ENTRIES_AT_ONCE // (terms.sum.n_terms * max(total.shape)))
+    jets = terms.sum.frequency is None
+    join = _jet_product if jets else np.multiply
+    for start in range(0, len(head.examples), at_once):
         part = slice(start, start + at_once)
-        factors = _factors(hamiltonian, terms, number, examples[part])
-        ordered = [_sorted_bits(factors[i], sites[i]) for i in order]
-        left = _product(terms, ordered[:cut], len(examples[part]))
-        right = _product(terms, ordered[cut:], len(examples[part]))
-        weights = terms.sum.coefficients[:, targets[part]].T
-        result += _join(terms, left, right, weights)
-    return np.sort(np.concatenate(sites)), result.reshape(-1)
+        examples = head.examples[part]
+        tables = head.sort(_factors(hamiltonian, terms, examples))
+        one = np.zeros((len(examples), terms.sum.n_terms), complex)
+        one[:, 0 if jets else slice(None)] = 1
+        left, right = (half.combine(tables, join, one) for half in halves)
+        weights = terms.sum.coefficients[:, head.targets[part]].T * head.counts[part, None]
+        total += _join(terms, left, right, weights)
+    return total[halves[0].place[:, None], halves[1].place].reshape(-1)
 
 
 def _factor_sites(
@@ -86,37 +165,56 @@ def _factor_sites(
     return sites
 
 
-def _factors(
-    hamiltonian: LossHamiltonian, terms: HiddenTerms, number: int, examples: np.ndarray
-) -> list[np.ndarray]:
-    """What every factor's bits make of each example and term, (examples, terms, patterns)."""
+def _added(
+    hamiltonian: LossHamiltonian, terms: HiddenTerms, examples: np.ndarray
+) -> list[Float[np.ndarray, "_ examples"]]:
+    """What the biases and the skip weights add to a head, as far as there are any."""
     network = hamiltonian.network
-    summands = terms.summands
-    neuron = _neuron(hamiltonian, terms, examples)
-    factors = [neuron] * network.layers[0].n_outputs
+    added = []
     if network.layers[1].bias:
-        real, imag = terms.sum.factors(summands.bias)
-        factors.append(np.broadcast_to(real + 1j * imag, (len(examples), *real.shape)))
+        bias = terms.summands.bias[:, None]
+        added.append(np.broadcast_to(bias, (len(bias), len(examples))))
     if network.register.skip is not None:
         encoding = network.layers[1].encoding
         x = terms.neurons.inputs(hamiltonian.data, examples)[:, : network.n_inputs]
         signed = np.concatenate([x, -x], axis=1) if terms.paired else x
-        bits = bit_patterns(signed.shape[1])
-        values = summands.skip_factor * signed @ (encoding.low + encoding.step * bits).T
+        weights = encoding.low + encoding.step * bit_patterns(signed.shape[1])
+        added.append(terms.summands.skip_factor * weights @ signed.T)
+    return added
+
+
+def _summands(
+    hamiltonian: LossHamiltonian, terms: HiddenTerms, examples: np.ndarray
+) -> list[Float[np.ndarray, "_ examples"]]:
+    """What a neuron, the biases and the skip weights add to a head."""
+    neurons, summands = terms.neurons, terms.summands
+    inputs = neurons.inputs(hamiltonian.data, examples)
+    none = np.zeros(len(inputs), np.int64)
+    values = Patterns(inputs.shape[1]).cardinals(neurons, inputs, none).values
+    # (examples, own patterns, incoming patterns)
+    neuron = summands.factor[:, None] * values[:, summands.encoding, summands.function]
+    neuron = np.ascontiguousarray(neuron.transpose(2, 1, 0)).reshape(-1, len(inputs))
+    return [neuron, *_added(hamiltonian, terms, examples)]
+
+
+def _factors(hamiltonian: LossHamiltonian, terms: HiddenTerms, examples: np.ndarray) -> list[Table]:
+    """What a neuron, the biases and the skip weights turn every term into."""
+    factors = [_neuron(hamiltonian, terms, examples)]
+    for values in _added(hamiltonian, terms, examples):
         real, imag = terms.sum.factors(values)
-        factors.append(np.moveaxis(real + 1j * imag, 0, 1))
+        factors.append(np.moveaxis(real + 1j * imag, 0, -1))
     return factors
 
 
-def _neuron(hamiltonian: LossHamiltonian, terms: HiddenTerms, examples: np.ndarray) -> np.ndarray:
-    """A hidden neuron's factor, incoming bits before its own, (examples, terms, patterns)."""
+def _neuron(hamiltonian: LossHamiltonian, terms: HiddenTerms, examples: np.ndarray) -> Table:
+    """A hidden neuron's table, incoming bits before its own."""
     neurons = terms.neurons
     inputs = neurons.inputs(hamiltonian.data, examples)
     n_terms = terms.basis.n_terms(neurons, inputs)
     cardinals = terms.basis.cardinals(neurons, inputs, n_terms)
     # (terms, examples, own patterns, levels)
     real, imag = terms.turns(cardinals.values)
-    levels = np.moveaxis(real + 1j * imag, 0, 1)
+    levels = real + 1j * imag
     if cardinals.frequency is not None and cardinals.coefficients is not None:
         sums = inputs @ bit_patterns(inputs.shape[1]).T
         resolved = np.empty((len(inputs), sums.shape[1], levels.shape[-1]))
@@ -124,46 +222,35 @@ def _neuron(hamiltonian: LossHamiltonian, terms: HiddenTerms, examples: np.ndarr
             phase = np.outer(sums[i], frequency)
             weights = cardinals.coefficients[i]
             resolved[i] = np.cos(phase) @ weights.real - np.sin(phase) @ weights.imag
-        levels = np.einsum("nkpt,nwt->nkpw", levels, resolved, optimize=True)
-    return np.swapaxes(levels, 2, 3).reshape(len(inputs), terms.sum.n_terms, -1)
+        levels = np.einsum("knpt,nwt->knpw", levels, resolved, optimize=True)
+    # (terms, examples, own patterns, incoming patterns)
+    table = np.ascontiguousarray(levels.transpose(3, 2, 1, 0))
+    return table.reshape(-1, *table.shape[2:])
 
 
-def _sorted_bits(factor: np.ndarray, sites: np.ndarray) -> np.ndarray:
+def _sorted_bits(table: np.ndarray, sites: np.ndarray) -> np.ndarray:
     """The same with bits in the order of their sites."""
-    shape = factor.shape
     axes = np.argsort(sites, kind="stable")
-    if (np.diff(axes) > 0).all():
-        return factor
-    split = factor.reshape(*shape[:2], *(2,) * len(sites))
-    return split.transpose(0, 1, *(axes + 2)).reshape(shape)
+    split = table.reshape(*(2,) * len(sites), *table.shape[1:])
+    rest = range(len(sites), split.ndim)
+    return split.transpose(*axes, *rest).reshape(table.shape)
 
 
-def _product(terms: HiddenTerms, factors: list[np.ndarray], n: int) -> np.ndarray:
-    """The product of neighbouring factors over all their bits."""
-    result = np.zeros((n, terms.sum.n_terms, 1), complex)
-    result[:, 0 if terms.sum.frequency is None else slice(None)] = 1
-    for factor in factors:
-        if terms.sum.frequency is None:
-            product = np.zeros((n, 3, result.shape[2], factor.shape[2]), complex)
-            for i in range(3):
-                for j in range(3 - i):
-                    product[:, i + j] += result[:, i, :, None] * factor[:, j, None, :]
-        else:
-            product = result[:, :, :, None] * factor[:, :, None, :]
-        result = product.reshape(n, terms.sum.n_terms, -1)
-    return result
+def _jet_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The product of polynomials, cut off after the second degree."""
+    product = np.zeros(np.broadcast_shapes(a.shape, b.shape), complex)
+    for i, j in _DEGREES:
+        product[..., i + j] += a[..., i] * b[..., j]
+    return product
 
 
-def _join(
-    terms: HiddenTerms, left: np.ndarray, right: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """``Re sum_nk c_nk (left_nk right_nk)`` over the bits of both halves."""
+def _join(terms: HiddenTerms, left: Table, right: Table, weights: np.ndarray) -> np.ndarray:
+    """``Re sum_nk c_nk (left_nk right_nk)`` over the products of both halves."""
     if terms.sum.frequency is None:
-        total = np.zeros((left.shape[2], right.shape[2]))
-        for i in range(3):
-            for j in range(3 - i):
-                total += (left[:, i] * weights[:, i + j, None]).real.T @ right[:, j].real
+        total = np.zeros((len(left), len(right)))
+        for i, j in _DEGREES:
+            total += (left[..., i] * weights[:, i + j]).real @ right[..., j].real.T
         return total
-    weighted = (left * weights[:, :, None]).reshape(-1, left.shape[2])
-    flat = right.reshape(-1, right.shape[2])
-    return weighted.real.T @ flat.real - weighted.imag.T @ flat.imag
+    # Real and imaginary parts side by side: Re(a b) is the scalar product of conj(a) and b.
+    weighted = np.conj(left * weights).reshape(len(left), -1).view(float)
+    return weighted @ right.reshape(len(right), -1).view(float).T

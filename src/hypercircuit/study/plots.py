@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.ticker
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..train import History
@@ -24,14 +25,17 @@ def plot_training(
 ) -> None:
     """Energy against step, the exact energy of the check examples, and accuracies.
 
+    With a penalty also its divergence and beta.
+
     **Arguments:**
 
     - `unit`: the loss's unit, such as `nats`.
     - `final`: result entries; `energy` with `energy_examples`, and `*_accuracy`, are drawn where
-      present.
+      present and not None.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    penalised = "kl" in history.more
+    figure = Figure(figsize=(13.5 if penalised else 9, 3.6), layout="constrained")
+    left, right, *rest = figure.subplots(1, 3 if penalised else 2)
     steps, energies = np.asarray(history.step), np.asarray(history.energy)
     left.plot(steps, energies, color=_ENERGY, alpha=0.25, lw=0.8, label="energy, minibatch")
     window = max(1, len(steps) // 40)
@@ -65,15 +69,16 @@ def plot_training(
         left.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.2g"))
         left.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     left.legend(frameon=False, fontsize=8)
-    if "validation_accuracy" in evaluations:
-        right.plot(
-            at,
-            100 * np.asarray(evaluations["validation_accuracy"]),
-            "o-",
-            ms=4,
-            color=_ACCURACY,
-            label="likeliest network, validation",
-        )
+    for part in ("train", "validation"):
+        if f"{part}_accuracy" in evaluations:
+            right.plot(
+                at,
+                100 * np.asarray(evaluations[f"{part}_accuracy"]),
+                "o-",
+                ms=4,
+                color=_ACCURACY,
+                label=f"likeliest network, {part}",
+            )
     for name, style in (("train", ":"), ("validation", "--"), ("test", "-")):
         value = final.get(f"{name}_accuracy")
         if value is not None:
@@ -87,9 +92,35 @@ def plot_training(
     right.set(xlabel="step", ylabel="accuracy (%)", title="Accuracy")
     if right.lines:
         right.legend(frameon=False, fontsize=8, loc="lower right")
-    for axes in (left, right):
+    for axes in (left, right, *rest):
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in rest:
+        _plot_penalty(history, axes)
     figure.savefig(path, dpi=130)
+
+
+def _plot_penalty(history: History, axes: Axes) -> None:
+    """The divergence from the prior, and its weight on an axis of its own."""
+    steps, more, evaluations = history.step, history.more, history.evaluations
+    axes.plot(steps, more["kl"], color=_ENERGY, alpha=0.4, lw=0.8, label="KL, a step's samples")
+    if "kl" in evaluations:
+        axes.errorbar(
+            evaluations["step"],
+            evaluations["kl"],
+            yerr=evaluations["kl_standard_error"],
+            fmt="o",
+            ms=4,
+            color=_EXACT,
+            label="KL, an evaluation's samples",
+        )
+    axes.set(xlabel="step", ylabel="divergence from the prior (nats)", title="Penalty")
+    weight = axes.twinx()
+    weight.plot(steps, more["beta"], color=_ACCURACY, ls="--", lw=1, label="beta (right axis)")
+    weight.set_ylabel("beta")
+    weight.set_ylim(bottom=0)
+    weight.spines["top"].set_visible(False)
+    lines = [*axes.get_legend_handles_labels()[0], *weight.get_legend_handles_labels()[0]]
+    axes.legend(handles=lines, frameon=False, fontsize=8)
 
 
 def plot_weights(

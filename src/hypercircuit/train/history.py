@@ -2,7 +2,7 @@
 
 Two CSV files, which `pandas.read_csv` and a spreadsheet open, hold it::
 
-    history.csv       step,energy,gradient_norm,seconds
+    history.csv       step,energy,gradient_norm,seconds,<more, such as kl and beta>
     evaluations.csv   step,<whatever was measured>,...
 
 Energies are in nats per example, seconds are wall time since the run's first
@@ -26,7 +26,7 @@ from jaxtyping import Array, Float64, Int64, Shaped
 HISTORY_FILE = "history.csv"
 EVALUATIONS_FILE = "evaluations.csv"
 _COLUMNS = ("step", "energy", "gradient_norm", "seconds")
-_PREFIX = "evaluations/"
+_PREFIX, _MORE = "evaluations/", "more/"
 
 
 class History:
@@ -37,10 +37,17 @@ class History:
 
     def __init__(self) -> None:
         self._steps: dict[str, list[float | int]] = {name: [] for name in _COLUMNS}
+        self._more: dict[str, list[float | int]] = {}
         self._evaluations: dict[str, list[float | int]] = {"step": []}
 
     def record_step(
-        self, step: int, *, energy: float, gradient_norm: float, seconds: float
+        self,
+        step: int,
+        *,
+        energy: float,
+        gradient_norm: float,
+        seconds: float,
+        more: Mapping[str, float] | None = None,
     ) -> None:
         """Append one optimiser step.
 
@@ -49,15 +56,20 @@ class History:
             energy: of the minibatch, before the update, in nats per example.
             gradient_norm: Euclidean norm of the gradient, before clipping.
             seconds: wall time since the run's first start.
+            more: further numbers of the step by name, such as {"kl": 3.1, "beta": 0.01}, as in
+                `record_evaluation`.
 
         Raises:
-            ValueError: `step` does not grow.
+            ValueError: `step` does not grow, or a name cannot stand in the header of a CSV file
+                or is that of another column.
         """
+        numbers = {name: _as_number(name, value) for name, value in (more or {}).items()}
         self.record_steps(
             np.asarray([step], dtype=np.int64),
             energy=np.asarray([energy], dtype=np.float64),
             gradient_norm=np.asarray([gradient_norm], dtype=np.float64),
             seconds=np.asarray([seconds], dtype=np.float64),
+            more={name: np.asarray([value]) for name, value in numbers.items()},
         )
 
     def record_steps(
@@ -67,23 +79,36 @@ class History:
         energy: Shaped[Array | np.ndarray, " _"],
         gradient_norm: Shaped[Array | np.ndarray, " _"],
         seconds: Shaped[Array | np.ndarray, " _"],
+        more: Mapping[str, Shaped[Array | np.ndarray, " _"]] | None = None,
     ) -> None:
         """Append several optimiser steps at once, as a jitted block of steps returns them.
 
         Args:
-            step, energy, gradient_norm, seconds: one entry per step, as in `record_step`.
+            step, energy, gradient_norm, seconds, more: one entry per step, as in `record_step`.
 
         Raises:
             ValueError: the lengths differ or the steps do not grow.
         """
-        columns = dict(zip(_COLUMNS, (step, energy, gradient_norm, seconds), strict=True))
+        columns: dict[str, Any] = dict(
+            zip(_COLUMNS, (step, energy, gradient_norm, seconds), strict=True)
+        )
+        for name, values in (more or {}).items():
+            if name in columns:
+                raise ValueError(f"more must not name the column {name!r} again; rename it")
+            columns[name] = values
         arrays = {name: _as_column(name, values) for name, values in columns.items()}
         lengths = {name: len(values) for name, values in arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a record must have equal lengths, got {lengths}")
         _check_growing("step", self._steps["step"], arrays["step"])
-        for name, values in arrays.items():
-            self._steps[name].extend(values.tolist())
+        n_before, n_new = len(self), len(arrays["step"])
+        for name in arrays:
+            if name not in _COLUMNS:
+                self._more.setdefault(name, [math.nan] * n_before)
+        for name in _COLUMNS:
+            self._steps[name].extend(arrays[name].tolist())
+        for name, column in self._more.items():
+            column.extend(arrays[name].tolist() if name in arrays else [math.nan] * n_new)
 
     def record_evaluation(self, step: int, values: Mapping[str, ArrayLike]) -> None:
         """Append one evaluation.
@@ -133,6 +158,11 @@ class History:
         return np.asarray(self._steps["seconds"], dtype=np.float64)
 
     @property
+    def more(self) -> dict[str, Float64[np.ndarray, " steps"]]:
+        """Further columns of the steps; NaN where one was not recorded."""
+        return {name: np.asarray(column, np.float64) for name, column in self._more.items()}
+
+    @property
     def evaluations(self) -> dict[str, Shaped[np.ndarray, " evaluations"]]:
         """Columns of the evaluations: "step" as int64, all others as float64."""
         return {
@@ -141,9 +171,13 @@ class History:
         }
 
     def to_arrays(self) -> dict[str, Shaped[np.ndarray, " _"]]:
-        """Return every column by name; those of the evaluations start with "evaluations/"."""
+        """Return every column by name.
+
+        Those of the evaluations start with "evaluations/", further ones of the steps with "more/".
+        """
         steps = {name: getattr(self, name) for name in _COLUMNS}
-        return steps | {_PREFIX + name: column for name, column in self.evaluations.items()}
+        more = {_MORE + name: column for name, column in self.more.items()}
+        return steps | more | {_PREFIX + name: each for name, each in self.evaluations.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Shaped[Array | np.ndarray, " _"]]) -> "History":
@@ -155,7 +189,8 @@ class History:
         """
         history = cls()
         missing = [name for name in (*_COLUMNS, _PREFIX + "step") if name not in arrays]
-        unknown = [name for name in arrays if name not in _COLUMNS and not name.startswith(_PREFIX)]
+        known = (_PREFIX, _MORE)
+        unknown = [name for name in arrays if name not in _COLUMNS and not name.startswith(known)]
         if missing or unknown:
             raise ValueError(
                 f"arrays must be those of History.to_arrays; missing {missing}, unknown {unknown}"
@@ -165,6 +200,11 @@ class History:
             energy=arrays["energy"],
             gradient_norm=arrays["gradient_norm"],
             seconds=arrays["seconds"],
+            more={
+                name.removeprefix(_MORE): column
+                for name, column in arrays.items()
+                if name.startswith(_MORE)
+            },
         )
         steps = _as_column("step", arrays[_PREFIX + "step"])
         _check_growing("step of an evaluation", [], steps)
@@ -187,7 +227,8 @@ class History:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _write_csv(folder / HISTORY_FILE, {name: self._steps[name] for name in _COLUMNS})
+        steps = {name: self._steps[name] for name in _COLUMNS}
+        _write_csv(folder / HISTORY_FILE, steps | self._more)
         _write_csv(folder / EVALUATIONS_FILE, self._evaluations)
 
     @classmethod
@@ -200,13 +241,14 @@ class History:
         """
         folder = Path(folder)
         columns = _read_csv(folder / HISTORY_FILE)
-        if tuple(columns) != _COLUMNS:
+        if tuple(columns)[: len(_COLUMNS)] != _COLUMNS:
             raise ValueError(
                 f"{folder / HISTORY_FILE} must have the columns {', '.join(_COLUMNS)}, got "
                 f"{', '.join(columns)}; choose the folder of a run"
             )
         evaluations = _read_csv(folder / EVALUATIONS_FILE)
-        return cls.from_arrays(columns | {_PREFIX + name: c for name, c in evaluations.items()})
+        steps = {name if name in _COLUMNS else _MORE + name: c for name, c in columns.items()}
+        return cls.from_arrays(steps | {_PREFIX + name: c for name, c in evaluations.items()})
 
 
 def _as_column(name: str, values: Any) -> np.ndarray:

@@ -51,9 +51,9 @@ class TrainResult:
       `"non-finite"` (see `message`).
     - `message`: what happened and what to do about it, empty when finished.
     - `history`: energies, gradient norms and evaluations.
-    - `best_bits`: the likeliest network of the evaluation with the lowest validation loss, or
-      None before the first evaluation.
-    - `best_accuracy`: that network's accuracy on the validation examples; NaN without any.
+    - `best_bits`: the likeliest network of the evaluation with the lowest loss on `validation`,
+      or None before the first evaluation.
+    - `best_accuracy`: that network's accuracy on `validation`; NaN without any.
     - `seconds`, `compile_seconds`: wall time in the loop, resumed parts included, and what this
       process spent of it on compiling the step (evaluations compile at their first use).
     """
@@ -122,12 +122,15 @@ def train(
       measured at every evaluation on a fixed subset of the examples: the difference from the exact
       energy where there is one, and the standard error where networks are sampled.
     - `penalty`: an addition to the energy, weighted by its beta; the history's energy is without
-      it, its value and beta are in the evaluations.
+      it. Every step records its divergence `kl` (from that step's samples) and `beta`; the
+      evaluations have the divergence from samples of their own, with its standard error.
     - `optimiser`: any optax transformation; or `LBFGS()`, for energies of all the examples that
       are no estimates: a step is then one evaluation of its line search.
     - `schedule`: lengths and intervals; defaults to `Schedule()`.
     - `params`: start angles; left out, `circuit.init` with the seed. Their dtype is the precision.
-    - `validation`: examples for the accuracy of the likeliest network at every evaluation.
+    - `validation`: examples for loss and accuracy of the likeliest network at every evaluation,
+      recorded as `validation_loss` and `validation_accuracy`. The very data set of `hamiltonian`
+      holds nothing out: they are recorded as `train_loss` and `train_accuracy` then.
     - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT and
       SIGTERM then save and end with status `"interrupted"`.
 
@@ -181,9 +184,10 @@ class _State(eqx.Module):
 
 
 class _Made(NamedTuple):
-    """What an update found: the energy and gradient norm before it, and if all is finite."""
+    """What an update found: energy, penalty and gradient norm before it, and if all is finite."""
 
     energy: Float[Array, ""]
+    penalty: dict[str, Float[Array, ""]]
     gradient_norm: Float[Array, ""]
     finite: Bool[Array, ""]
 
@@ -237,11 +241,17 @@ class _Run:
         save_checkpoint(self.folder, self.step, self.state, metadata)
         self._saved = self.step
 
-    def record(self, state: _State, energy: float, gradient_norm: float) -> None:
+    def record(
+        self, state: _State, energy: float, gradient_norm: float, more: dict[str, float]
+    ) -> None:
         """Go on to the state that an update made."""
         self.state, self.step = state, self.step + 1
         self.history.record_step(
-            self.step, energy=energy, gradient_norm=gradient_norm, seconds=self.seconds
+            self.step,
+            energy=energy,
+            gradient_norm=gradient_norm,
+            seconds=self.seconds,
+            more=more,
         )
 
     def result(self, status: str, message: str, compile_seconds: float) -> TrainResult:
@@ -274,6 +284,9 @@ class _Loop:
     ) -> None:
         self.hamiltonian, self.circuit, self.schedule = hamiltonian, circuit, schedule
         self.optimiser, self.seed, self.validation = optimiser, seed, validation
+        # What the likeliest network's scores are called in records, and in the display.
+        held_out = validation is not hamiltonian.data
+        self.part, self.shown = ("validation", "val") if held_out else ("train", "train")
         dtype = np.dtype(params.dtype)
         n_examples = hamiltonian.n_examples
         self.batch_size = min(schedule.batch_size or n_examples, n_examples)
@@ -328,13 +341,13 @@ class _Loop:
         if isinstance(self.optimiser, LBFGS):
             return self._search(self.optimiser, state, batch, step)
         descend = jax.value_and_grad(self.objective, has_aux=True)
-        (value, energy), gradient = descend(state.params, batch, step)
+        (value, parts), gradient = descend(state.params, batch, step)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         state = dataclasses.replace(state, params=params, optimiser=optimiser)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(params).all()
-        return state, _Made(energy, norm, finite)
+        return state, _Made(parts.energy, parts.penalty, norm, finite)
 
     def _search(
         self, optimiser: LBFGS, state: _State, batch: Batch, step: Integer[AnyArray, ""]
@@ -348,7 +361,7 @@ class _Loop:
         afresh = optimiser.init(search.params)
         following = jax.tree.map(lambda a, b: jnp.where(given_up, a, b), afresh, search)
         state = dataclasses.replace(state, params=search.params, optimiser=following)
-        return state, _Made(search.value, norm, finite)
+        return state, _Made(search.value, {}, norm, finite)
 
     def _inputs(self, run: _Run) -> tuple[_State, Batch, np.ndarray]:
         """What the next update takes."""
@@ -375,10 +388,7 @@ class _Loop:
                 compile_seconds = time.perf_counter() - begun
                 status, message = self._descend(run, compiled, display, stop)
             except _StoppedError:
-                status, message = (
-                    "interrupted",
-                    f"stopped by {stop.requested} after step {run.step}",
-                )
+                status, message = "interrupted", _stopped(stop, run)
             run.save()
         return run.result(status, message, compile_seconds)
 
@@ -392,7 +402,7 @@ class _Loop:
         """All the steps that are left; returns status and message."""
         schedule = self.schedule
         if self.validation is not None and run.state.evaluated:
-            display.evaluated(validation_accuracy=float(run.state.best_accuracy))
+            display.evaluated(float(run.state.best_accuracy), on=self.shown)
         while compiled is not None and run.step < schedule.steps:
             if isinstance(self.energy, MPOEnergy):
                 self._follow(self.energy, run, display, stop)
@@ -400,7 +410,8 @@ class _Loop:
             energy, norm = float(made.energy), float(made.gradient_norm)
             if not made.finite:
                 return "non-finite", _non_finite(run.step + 1, energy, norm)
-            run.record(following, energy, norm)
+            more = {name: float(value) for name, value in made.penalty.items()}
+            run.record(following, energy, norm, more)
             display.update(run.step, energy=energy, gradient_norm=norm)
             if run.step % schedule.evaluate_every == 0 or run.step == schedule.steps:
                 self._evaluate(run, display)
@@ -449,14 +460,14 @@ class _Loop:
         display.write(f"compressed the loss at step {run.step}: {energy.compressed.describe()}")
 
     def _evaluate(self, run: _Run, display: ProgressDisplay) -> None:
-        """Measure the errors, and the likeliest network on the validation examples."""
+        """Measure the errors, and the likeliest network on `validation`."""
         row: dict[str, float] = {}
         for check in self.checks:
             row |= check.measure(run.state.params, run.step)
         if self.validation is not None:
             run.state, found = self._validate(run.state, self.validation)
             row |= found
-            display.evaluated(validation_accuracy=found["validation_accuracy"])
+            display.evaluated(found[f"{self.part}_accuracy"], on=self.shown)
         run.history.record_evaluation(run.step, row)
 
     def _validate(self, state: _State, validation: Dataset) -> tuple[_State, dict[str, float]]:
@@ -474,7 +485,7 @@ class _Loop:
                 best_loss=jnp.asarray(value, dtype),
                 best_accuracy=jnp.asarray(accuracy, dtype),
             )
-        return state, {"validation_loss": value, "validation_accuracy": accuracy}
+        return state, {f"{self.part}_loss": value, f"{self.part}_accuracy": accuracy}
 
 
 def _stopped(stop: StopSignals, run: _Run) -> str:

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +120,20 @@ def _digest(prior: AnyArray) -> str:
     return hashlib.sha256(np.asarray(prior, np.float64).tobytes()).hexdigest()[:12]
 
 
+class Parts(NamedTuple):
+    """What an objective is made of.
+
+    **Attributes:**
+
+    - `energy`: of the batch.
+    - `penalty`: the divergence, `kl`, from this step's samples, and its weight, `beta`; empty
+      without a penalty.
+    """
+
+    energy: Float[Array, ""]
+    penalty: dict[str, Float[Array, ""]]
+
+
 class Objective:
     """The function of the angles that a step descends; all randomness comes from `seed` and step.
 
@@ -138,12 +153,13 @@ class Objective:
 
     def __call__(
         self, params: Angles, batch: Batch, step: Integer[AnyArray, ""]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """The objective after `step` updates, and the energy in it; pure and differentiable."""
+    ) -> tuple[Float[Array, ""], Parts]:
+        """The objective after `step` updates, and its parts; pure and differentiable."""
         batch = self.energy.with_key(batch, step_key(self.seed, ENERGY, step))
         energy = self.energy(params, batch)
         if self.penalty is None:
-            return energy, energy
+            return energy, Parts(energy, {})
         mps = exact_mps(self.energy.circuit, params)
         divergence = self.penalty.of_state(mps, step_key(self.seed, PENALTY, step))
-        return energy + self.penalty.at(step).astype(energy.dtype) * divergence, energy
+        beta = self.penalty.at(step).astype(energy.dtype)
+        return energy + beta * divergence, Parts(energy, {"kl": divergence, "beta": beta})

@@ -4,7 +4,7 @@
 
     with Progress().start(steps, initial=step) as display:
         display.update(step, energy=0.51, gradient_norm=0.02)
-        display.evaluated(validation_accuracy=0.901)
+        display.evaluated(0.901)
 
     energy 0.5100 |grad| 2.0e-02 best val 90.10%:  12%|##      | 500/4000 [00:30<03:30]
 """
@@ -40,8 +40,11 @@ class ProgressDisplay(ABC):
         """Show that `step` steps of the whole run are done; energy in nats per example."""
 
     @abstractmethod
-    def evaluated(self, *, validation_accuracy: float) -> None:
-        """Note a validation accuracy in [0, 1]; the best so far is shown. NaN is passed over."""
+    def evaluated(self, accuracy: float, *, on: str = "val") -> None:
+        """Note an accuracy in [0, 1] on the examples called `on`.
+
+        The best so far is shown. NaN is passed over.
+        """
 
     @abstractmethod
     def write(self, message: str) -> None:
@@ -92,7 +95,7 @@ class _Nothing(ProgressDisplay):
     ) -> None:
         pass
 
-    def evaluated(self, *, validation_accuracy: float) -> None:
+    def evaluated(self, accuracy: float, *, on: str = "val") -> None:
         pass
 
     def write(self, message: str) -> None:
@@ -104,7 +107,7 @@ class _Nothing(ProgressDisplay):
 
 class _Bar(ProgressDisplay):
     def __init__(self, steps: int, initial: int, unit: str) -> None:
-        self._best = -math.inf
+        self._best = _Best()
         self._bar = tqdm(
             total=steps, initial=initial, file=sys.stderr, dynamic_ncols=True, unit=unit
         )
@@ -115,8 +118,8 @@ class _Bar(ProgressDisplay):
         self._bar.set_description_str(_summary(energy, gradient_norm, self._best), refresh=False)
         self._bar.update(step - self._bar.n)
 
-    def evaluated(self, *, validation_accuracy: float) -> None:
-        self._best = max(self._best, validation_accuracy)
+    def evaluated(self, accuracy: float, *, on: str = "val") -> None:
+        self._best.note(accuracy, on)
 
     def write(self, message: str) -> None:
         self._bar.write(message, file=self._bar.fp)
@@ -129,7 +132,7 @@ class _Lines(ProgressDisplay):
     def __init__(self, steps: int, initial: int, log_seconds: float | int, unit: str) -> None:
         self._steps, self._step, self._unit = steps, initial, unit
         self._log_seconds, self._stream = log_seconds, sys.stderr
-        self._best = -math.inf
+        self._best = _Best()
         self._summary: str | None = None
         self._first: tuple[int, float] | None = None  # after the first step, which compiles
         self._printed_at = -math.inf
@@ -146,8 +149,8 @@ class _Lines(ProgressDisplay):
         if now - self._printed_at >= self._log_seconds:
             self._print(now)
 
-    def evaluated(self, *, validation_accuracy: float) -> None:
-        self._best = max(self._best, validation_accuracy)
+    def evaluated(self, accuracy: float, *, on: str = "val") -> None:
+        self._best.note(accuracy, on)
 
     def write(self, message: str) -> None:
         print(message, file=self._stream, flush=True)
@@ -170,8 +173,22 @@ class _Lines(ProgressDisplay):
         return f"time left {tqdm.format_interval(seconds)}"
 
 
-def _summary(energy: float | None, gradient_norm: float | None, best_accuracy: float) -> str:
+class _Best:
+    """The best accuracy so far, and on which examples."""
+
+    def __init__(self) -> None:
+        self._accuracy, self._on = -math.inf, ""
+
+    def note(self, accuracy: float, on: str) -> None:
+        self._accuracy, self._on = max(self._accuracy, accuracy), on
+
+    def __str__(self) -> str:
+        known = self._accuracy > -math.inf
+        return f" best {self._on} {self._accuracy:.2%}" if known else ""
+
+
+def _summary(energy: float | None, gradient_norm: float | None, best: _Best) -> str:
     text = "" if energy is None else f"energy {energy:.4f}"
     if gradient_norm is not None:
         text += f" |grad| {gradient_norm:.1e}"
-    return text if best_accuracy == -math.inf else f"{text} best val {best_accuracy:.2%}"
+    return f"{text}{best}"

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Integer
 
+from ..._threads import one_lapack_thread
+
 #: More entries than this are not written out.
 MAX_QUBITS = 24
 #: Probabilities of a metric are kept this far from 0 and 1: it must weigh every network.
@@ -181,6 +183,7 @@ class Compressed:
     singular_values: list[np.ndarray]
 
 
+@one_lapack_thread()
 def compress(
     mpo: DiagonalMPO,
     *,
@@ -242,6 +245,7 @@ def compress(
     return Compressed(DiagonalMPO(plain), error, discarded * total, kept_values)
 
 
+@one_lapack_thread()
 def from_diagonal(
     entries: Float[np.ndarray, " n_networks"],
     *,

@@ -15,9 +15,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from ..._threads import one_lapack_thread
 from .operator import Compressed, DiagonalMPO
 
 
+@one_lapack_thread()
 def quadratic_mpo(
     gains: Float[np.ndarray, "n_examples fan_in"],
     offset: Float[np.ndarray, " n_examples"],

@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..._precision import check_precision
+from ..._threads import one_lapack_thread
 from .operator import DiagonalMPO, metric_weights
 from .phases import PhaseTerms
 
@@ -40,6 +41,7 @@ _SMALL = 1 << 13
 _HIGH = jax.lax.Precision.HIGHEST
 
 
+@one_lapack_thread()
 def sketch(
     terms: PhaseTerms,
     bond: int,

@@ -1,0 +1,144 @@
+"""Which network, loss, energy and data fit each other, as far as it is known without the data.
+
+What depends on the examples themselves (how far their outputs reach, which classes a file has) is
+checked when the loss is compiled.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ..bnn import Network
+from ..hamiltonian import LOSSES
+from ..hamiltonian.compile import MAX_SECTORS, separable_losses
+from ..hamiltonian.diagonal import MAX_QUBITS
+from .network import make_network
+from .sections import MNIST_SIDE, DataConfig
+from .values import ConfigError
+
+if TYPE_CHECKING:
+    from .config import Config
+
+MNIST_CLASSES, _MNIST_TRAIN = 10, 60_000
+
+
+def known_classes(data: DataConfig) -> int | None:
+    """The number of classes, or None if only the file of `data.path` knows it."""
+    if data.classes or data.n_classes:
+        return len(data.classes) or data.n_classes
+    if data.path:
+        return None
+    return 2 if data.source == "gaussians" else MNIST_CLASSES
+
+
+def known_inputs(data: DataConfig) -> int | None:
+    """The number of inputs, or None if only the file of `data.path` knows it."""
+    if data.downsample == "pick":
+        return len(data.rows) * len(data.columns)
+    if data.downsample == "mean":
+        return data.size[0] * data.size[1]
+    if data.path:
+        return None
+    return 2 if data.source == "gaussians" else MNIST_SIDE**2
+
+
+def check_fit(config: "Config") -> None:
+    """Refuse values of different sections that cannot go together.
+
+    Raises:
+        ConfigError: with the values at fault and the remedy.
+    """
+    _check_numbers(config.data)
+    settings, data = config.network, config.data
+    n_outputs = settings.outputs or known_classes(data) or 2
+    # Whatever a network refuses does not depend on how wide its layers are.
+    narrow = dataclasses.replace(settings, hidden=tuple(min(n, 2) for n in settings.hidden))
+    network = make_network(narrow, 1, n_outputs)
+    if config.energy.kind in ("exact", "statevector"):
+        _check_separates(config, network)
+    if config.energy.kind not in ("sampled", "auto"):
+        _check_settings(config, network)
+    if config.energy.kind == "cumulant":
+        _check_order(config, network)
+    if config.energy.kind == "statevector":
+        _check_enumerable(config, n_outputs)
+    if config.loss.kind == "zero-one" and data.source == "gaussians" and not settings.hidden:
+        raise ConfigError(
+            "loss.kind='zero-one' of a network without hidden layers needs inputs on a lattice, "
+            "and the points of data.source='gaussians' are real numbers; set a smooth loss such "
+            "as loss.kind='logistic'"
+        )
+
+
+def _check_numbers(data: DataConfig) -> None:
+    """How many examples are asked for, where it is known how many there are."""
+    if data.path:
+        return
+    total = data.n_points if data.source == "gaussians" else _MNIST_TRAIN
+    if data.n_validation >= total:
+        raise ConfigError(
+            f"data.n_validation must be less than the {total} examples of "
+            f"data.source={data.source!r}, got {data.n_validation}; leave some to train on"
+        )
+    held_out = data.n_validation or max(1, total // 12)
+    if data.validation == "none":
+        held_out = 0
+    if data.n_train > total - held_out:
+        raise ConfigError(
+            f"data.n_train must be at most the {total - held_out} training examples of "
+            f"data.source={data.source!r}, got {data.n_train}; set data.n_train=0 for all of them"
+        )
+
+
+def _check_separates(config: "Config", network: Network) -> None:
+    kind, loss, order = config.energy.kind, config.loss.kind, config.network.order
+    instead = "set energy.kind='sampled', or 'cumulant', an approximation"
+    if network.n_hidden > 1:
+        raise ConfigError(
+            f"energy.kind={kind!r} needs at most one hidden layer, got "
+            f"network.hidden={list(config.network.hidden)}; {instead}"
+        )
+    if network.n_hidden and order.startswith("class"):
+        raise ConfigError(
+            f"energy.kind={kind!r} of a network with a hidden layer needs its qubits neuron by "
+            f"neuron, got network.order={order!r}; set network.order='neuron' or "
+            "'neuron-reversed'"
+        )
+    if network.n_hidden and LOSSES[loss]().form(network.n_outputs) == "joint":
+        raise ConfigError(
+            f"energy.kind={kind!r} does not go with loss.kind={loss!r} of {network.n_outputs} "
+            f"outputs and a hidden layer; set loss.kind to one of "
+            f"{', '.join(separable_losses(network.n_outputs))}, or {instead}"
+        )
+
+
+def _check_settings(config: "Config", network: Network) -> None:
+    n_settings = 2 ** len(network.global_sites)
+    if n_settings > MAX_SECTORS:
+        raise ConfigError(
+            f"network.choices of scope network and layer have {n_settings} settings, but "
+            f"energy.kind={config.energy.kind!r} evaluates them one by one and at most "
+            f"{MAX_SECTORS}; choose among fewer, or set energy.kind='sampled'"
+        )
+
+
+def _check_order(config: "Config", network: Network) -> None:
+    by_neuron = network.n_hidden == 1 and not config.network.order.startswith("class")
+    if config.energy.order > 2 and network.n_hidden and not by_neuron:
+        raise ConfigError(
+            f"energy.order={config.energy.order} with hidden layers needs one of them and its "
+            f"qubits neuron by neuron, got network.hidden={list(config.network.hidden)} and "
+            f"network.order={config.network.order!r}; set energy.order=2"
+        )
+
+
+def _check_enumerable(config: "Config", n_outputs: int) -> None:
+    n_inputs = known_inputs(config.data)
+    if n_inputs is None:
+        return
+    n_qubits = make_network(config.network, n_inputs, n_outputs).n_qubits
+    if n_qubits > MAX_QUBITS:
+        raise ConfigError(
+            f"energy.kind='statevector' takes at most {MAX_QUBITS} qubits, got {n_qubits} of "
+            f"{n_inputs} inputs, network.hidden={list(config.network.hidden)} and {n_outputs} "
+            "outputs; set energy.kind='exact' or 'cumulant', or a smaller network"
+        )
