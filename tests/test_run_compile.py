@@ -53,7 +53,7 @@ checkpoint_every = 12
 samples = 5
 beam = 2
 """
-FIGURES = ("bonds.png", "singular_values.png", "error_bond.png")
+FIGURES = ("bonds.png", "singular_values.png", "error_bond.png", "optima.png")
 ADAPTED = ["--set", "mpo.metric=state"]
 
 
@@ -157,6 +157,14 @@ def test_folder_holds_operator_report_and_figures(plain: Path):
     assert rows[-1]["truncation_error"] == 0
     assert rows[-1]["measured"]["uniform"] == measured
     assert rows[0]["truncation_error"] > rows[1]["truncation_error"] > 0
+    optima = result["optima_against_bond"]["uniform"]
+    assert [row["max_bond"] for row in optima] == [1, 2, 4, 8]
+    entries = found.mpo().diagonal()
+    np.testing.assert_allclose(optima[-1]["value"], entries.min(), rtol=1e-9)
+    np.testing.assert_allclose(
+        optima[-1]["loss"], hamiltonian.diagonal()[entries.argmin()], atol=1e-5
+    )
+    assert 0.5 < optima[-1]["accuracies"]["train"] <= 1
     assert len(result["singular_values"]) == 5
     for name in FIGURES:
         assert (plain / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -4,7 +4,7 @@ config.toml        the resolved configuration
 mpo.npz            the operators and their report, see `hamiltonian.mpo.load_compressed`
 mpo_<metric>.npz   with a state: the operators of the other metric, for comparison
 report.json        the report; errors against bond dimension and metric; singular values
-bonds.png, singular_values.png, error_bond.png and, with a state, error_metric.png
+bonds.png, singular_values.png, error_bond.png, optima.png and, with a state, error_metric.png
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ from .hamiltonian.mpo import (
     saved_report,
     uniform_networks,
 )
-from .problem import build_problem, describe_data
+from .problem import Problem, build_problem, describe_data
 from .run import Report, expect, marginals_run, refuse_another, run_config, sample_run, versions
 from .study import (
     BondError,
+    Optimum,
     cut_spectra,
     errors_against_bond,
+    optima_against_bond,
     plot_bond_profile,
     plot_error_against_bond,
     plot_error_against_metric,
+    plot_optima,
     plot_singular_values,
 )
 from .train import Progress, StopSignals
@@ -50,6 +53,8 @@ from .train import Progress, StopSignals
 _MAIN = "mpo.npz"
 #: Bytes of terms held at once, see `compress_loss`.
 _MEMORY = 2 << 30
+#: Samples of the state that a search starts from, beside random networks.
+_STARTS = 32
 _WORDS = {"uniform": "uniform", "state": "state-adapted"}
 
 
@@ -144,7 +149,7 @@ def compile_run(
                 return _interrupted(f"while the {_WORDS[metric]} operator was made", stop, report)
             if stop.requested is not None:
                 return _interrupted(f"after the {_WORDS[metric]} operator", stop, report)
-        result = _study(config, made, trained, folder, report, stop)
+        result = _study(config, problem, made, trained, folder, report, stop)
         if stop.requested is not None:
             return _interrupted("during the study of errors", stop, report)
         result["total_seconds"] = time.perf_counter() - begun
@@ -272,13 +277,14 @@ class _Display:
 
 def _study(
     config: Config,
+    problem: Problem,
     made: dict[str, CompressedLoss],
     trained: _State | None,
     folder: Path,
     report: Report,
     stop: StopSignals,
 ) -> dict[str, Any]:
-    """Errors against bond dimension and metric, as figures and for JSON."""
+    """Errors and optima against bond dimension and metric, as figures and for JSON."""
     settings = config.mpo
     main_metric = _metric(config, trained)
     main = made[main_metric]
@@ -291,9 +297,19 @@ def _study(
         networks["state"] = trained.samples
     losses = {name: hamiltonian.losses(bits) for name, bits in networks.items()}
     rows: dict[str, list[BondError]] = {}
+    optima: dict[str, list[Optimum]] = {}
+    splits = problem.splits
+    data = {"train": splits.train, "test": splits.test}
     for metric, each in made.items():
         report(f"now the error of the {_WORDS[metric]} operator against its bond dimension")
         rows[metric] = errors_against_bond(each, settings.studied_bonds, networks, losses)
+        if stop.requested is not None:
+            return {}
+        report(f"now the minimum of the {_WORDS[metric]} operator over single networks")
+        starts = trained.samples[:_STARTS] if trained is not None else None
+        optima[metric] = optima_against_bond(
+            each, settings.studied_bonds, data, starts=starts, seed=config.train.seed
+        )
         if stop.requested is not None:
             return {}
     spectra = cut_spectra(main)
@@ -311,6 +327,9 @@ def _study(
     if len(rows) > 1:
         by_words = {_WORDS[metric]: each for metric, each in rows.items()}
         plot_error_against_metric(by_words, folder / "error_metric.png", unit=unit)
+    best = None if trained is None else float(hamiltonian.losses(trained.best[None])[0])
+    named = {_WORDS[metric]: each for metric, each in optima.items()}
+    plot_optima(named, folder / "optima.png", unit=unit, trained=best)
     return {
         "command": "compile",
         "status": "finished",
@@ -322,6 +341,9 @@ def _study(
         "report": found,
         "errors_against_bond": {
             metric: [row.to_dict() for row in each] for metric, each in rows.items()
+        },
+        "optima_against_bond": {
+            metric: [row.to_dict() for row in each] for metric, each in optima.items()
         },
         "singular_values": [
             {"site": spectrum.site, "values": spectrum.values.tolist()} for spectrum in spectra
@@ -354,5 +376,16 @@ def _text(result: dict[str, Any]) -> str:
             lines.append(
                 f"{row['max_bond']:>6}{row['n_bytes'] / 1e6:>10.2f}"
                 f"{row['truncation_error']:>12.2g}{shown}"
+            )
+    for metric, rows in result["optima_against_bond"].items():
+        lines.append(f"{_WORDS[metric]} metric, the minimum over single networks ({unit})")
+        lines.append(
+            f"{'bond':>6}{'operator':>12}{'true loss':>12}{'train':>10}{'test':>10}{'s':>8}"
+        )
+        for row in rows:
+            train, test = (f"{100 * row['accuracies'][name]:.2f} %" for name in ("train", "test"))
+            lines.append(
+                f"{row['max_bond']:>6}{row['value']:>12.4g}{row['loss']:>12.4g}"
+                f"{train:>10}{test:>10}{row['seconds']:>8.1f}"
             )
     return "\n".join(lines)

@@ -7,13 +7,16 @@ from .operator_plots import (
     plot_bond_profile as plot_bond_profile,
     plot_error_against_bond as plot_error_against_bond,
     plot_error_against_metric as plot_error_against_metric,
+    plot_optima as plot_optima,
     plot_singular_values as plot_singular_values,
 )
 from .operators import (
     BondError as BondError,
     CutSpectrum as CutSpectrum,
+    Optimum as Optimum,
     cut_spectra as cut_spectra,
     errors_against_bond as errors_against_bond,
+    optima_against_bond as optima_against_bond,
     truncated as truncated,
 )
 from .plots import (

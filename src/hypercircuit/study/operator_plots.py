@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .operators import BondError, CutSpectrum
+from .operators import BondError, CutSpectrum, Optimum
 
 #: Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -134,6 +135,42 @@ def plot_error_against_metric(
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(f"root mean square error ({unit} per example)")
     panels[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def plot_optima(
+    optima: Mapping[str, Sequence[Optimum]],
+    path: str | os.PathLike[str],
+    *,
+    unit: str,
+    trained: float | None = None,
+) -> None:
+    """The networks that a classical search found in operators of every bond dimension.
+
+    **Arguments:**
+
+    - `optima`: by the metric in words.
+    - `trained`: the true loss of the best network of a trained state.
+    """
+    figure, axes = _figure()
+    for number, (metric, rows) in enumerate(optima.items()):
+        bonds = [row.max_bond for row in rows]
+        style: dict[str, Any] = {"color": _COLOURS[number], "ms": 4}
+        losses, values = [row.loss for row in rows], [row.value for row in rows]
+        axes.plot(bonds, losses, marker=_MARKERS[number], label=f"{metric}: true loss", **style)
+        axes.plot(bonds, values, marker="x", ls=":", lw=1, label=f"{metric}: operator", **style)
+    if trained is not None:
+        axes.axhline(
+            trained, color="0.35", ls="--", lw=1, label="best network of the trained state"
+        )
+    every = sorted({row.max_bond for rows in optima.values() for row in rows})
+    axes.set(xlabel="bond dimension", xscale="log", ylabel=f"loss ({unit} per example)")
+    axes.set_xticks(every, [str(bond) for bond in every])
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.set_yscale("symlog", linthresh=1e-2)
+    axes.grid(axis="y", color="0.9")
+    axes.set_title("The minimum of the operators over single networks")
+    axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
+from ..data import Dataset
+from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.mpo import (
     CompressedLoss,
     MeasuredError,
@@ -19,6 +21,7 @@ from ..hamiltonian.mpo import (
     error_entry,
     parts_values,
 )
+from .ground_state import minimise
 
 #: Cuts whose singular values are shown.
 _MOST_CUTS = 5
@@ -121,6 +124,74 @@ def errors_against_bond(
     return rows
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Optimum:
+    """The best network that a classical search found in a truncated operator.
+
+    **Attributes:**
+
+    - `max_bond`: of the operator.
+    - `bits`: the network.
+    - `value`: the operator's entry there; it may lie below the loss where the metric is thin.
+    - `loss`: the network's true loss.
+    - `accuracies`: of the network on every data set, by name.
+    - `seconds`: of the search.
+    """
+
+    max_bond: int
+    bits: Integer[np.ndarray, " n_qubits"]
+    value: float
+    loss: float
+    accuracies: dict[str, float]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, without the bits."""
+        return {
+            "max_bond": self.max_bond,
+            "value": self.value,
+            "loss": self.loss,
+            "accuracies": self.accuracies,
+            "seconds": self.seconds,
+        }
+
+
+def optima_against_bond(
+    compressed: CompressedLoss,
+    bonds: Sequence[int],
+    data: Mapping[str, Dataset],
+    *,
+    starts: Integer[np.ndarray, "n_starts n_qubits"] | None = None,
+    seed: int = 0,
+) -> list[Optimum]:
+    """Minimise a compressed loss, truncated to each bond dimension, over single networks.
+
+    **Arguments:**
+
+    - `data`: what the networks' accuracies are measured on.
+    - `starts`: networks to start from, beside random ones; see `minimise`.
+    """
+    hamiltonian = compressed.hamiltonian
+    widest = max(part.mpo.max_bond for part in compressed.parts)
+    found = []
+    for bond in sorted({min(bond, widest) for bond in bonds}):
+        parts, _ = truncated(compressed, bond)
+        whole = dataclasses.replace(compressed, parts=parts).mpo()
+        best = minimise(whole, probabilities=compressed.probabilities, starts=starts, seed=seed)
+        bits = best.bits[None]
+        found.append(
+            Optimum(
+                bond,
+                best.bits,
+                best.value,
+                float(hamiltonian.losses(bits)[0]),
+                {name: _accuracy(hamiltonian, bits, each) for name, each in data.items()},
+                best.seconds,
+            )
+        )
+    return found
+
+
 def cut_spectra(compressed: CompressedLoss) -> list[CutSpectrum]:
     """Singular values at evenly spaced cuts: of one part inside it, of more in their middles."""
     parts = [part for part in compressed.parts if part.mpo.n_sites > 1]
@@ -138,6 +209,12 @@ def cut_spectra(compressed: CompressedLoss) -> list[CutSpectrum]:
         values = part.mpo.singular_values(_metric_of(compressed, part))
         spectra += [CutSpectrum(part.start + int(cut), values[cut]) for cut in cuts]
     return spectra
+
+
+def _accuracy(hamiltonian: LossHamiltonian, bits: np.ndarray, data: Dataset) -> float:
+    x = data.x.astype(np.float32, copy=False)
+    logits = hamiltonian.network.logits(bits, x, step=data.step)[0]
+    return float((hamiltonian.loss.predict(logits) == data.y).mean())
 
 
 def _together(
