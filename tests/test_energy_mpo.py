@@ -132,8 +132,9 @@ def test_measured_error_is_that_of_samples():
     assert found.n_networks == 4000
     np.testing.assert_allclose(found.rms, np.sqrt(chances @ difference**2), rtol=0.1)
     np.testing.assert_allclose(found.loss, chances @ hamiltonian.diagonal(), rtol=0.02)
-    assert not energy.trusts(dataclasses.replace(found, rms=0.03, loss=-1.0))
-    assert energy.trusts(dataclasses.replace(found, rms=0.01, loss=1.0))
+    assert energy.limit(dataclasses.replace(found, loss=-2.0)) == pytest.approx(0.04)
+    energy.fresh_error = 0.1
+    assert energy.limit(dataclasses.replace(found, loss=-2.0)) == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,20 @@ def test_a_resumed_run_is_the_undisturbed_one(optimiser, tmp_path: Path):
             np.testing.assert_array_equal(second.history.evaluations[name][-1], values[-1])
 
 
+def test_what_cannot_be_trusted_at_once_is_not_compressed_again_and_again():
+    kind = MPO(max_bond=2, trust=1e-6, check_every=2, samples=16)
+    result = train(
+        compiled(TASK),
+        Brickwork(1),
+        energy=kind,
+        optimiser=optax.sgd(0.0),
+        schedule=Schedule(steps=8, batch_size=0, evaluate_every=8),
+        params=Brickwork(1).init(jax.random.key(1), 10, dtype=np.float64),
+        progress=Progress(enabled=False),
+    )
+    assert result.history.evaluations["mpo_compressions"][-1] <= 2
+
+
 def test_a_signal_while_compressing_ends_before_the_next_step(monkeypatch, tmp_path: Path):
     from hypercircuit.energy import mpo
 
@@ -253,12 +268,34 @@ def test_lbfgs_refuses_estimates():
 
 # ---------------------------------------------------------------- configuration
 
+WITH_MPO = {
+    "energy": {"kind": "mpo"},
+    "train": {"batch_size": 0},
+    "loss": {"kind": "logistic"},
+}
+
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"energy": {"kind": "mpo"}}, "energy.kind='mpo' is the energy of all the examples"),
         ({"mpo": {"trust": 0.5}}, "mpo.trust is used only with energy.kind='mpo'"),
+        (
+            {"energy": {"kind": "mpo"}, "train": {"batch_size": 0}},
+            "softmax loss of a network with 0 hidden layers, 10 outputs and 7850 qubits is not",
+        ),
+        (
+            WITH_MPO | {"mpo": {"metric": "uniform", "trust": 0.5}},
+            "mpo.trust is not used with mpo.metric='uniform'",
+        ),
+        (
+            WITH_MPO | {"energy": {"kind": "mpo", "check_examples": 5}},
+            "energy.check_examples is not used with energy.kind='mpo'",
+        ),
+        (
+            WITH_MPO | {"loss": {"kind": "squared"}, "mpo": {"max_bond": 2}},
+            "squared loss needs a max_bond of at least 3, got 2",
+        ),
         (
             {"optimiser": {"name": "lbfgs"}},
             "'lbfgs' needs an energy that is no estimate, got train.batch_size=100",

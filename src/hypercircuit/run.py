@@ -55,6 +55,7 @@ from .energy import (
 )
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
+from .hamiltonian.mpo import check_route
 from .problem import Problem, build_problem, describe_data
 from .state import ExactMPS, bit_probabilities, exact_mps, sample
 from .study import plot_architecture, plot_training, plot_weights
@@ -143,6 +144,8 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
         return _chosen_energy(hamiltonian, settings.samples, report)
     if settings.kind == "statevector":
         check_statevector(hamiltonian.n_qubits)
+    if settings.kind == "mpo":
+        check_route(hamiltonian.network, hamiltonian.loss, config.mpo.max_bond)
     kinds: dict[str, EnergyKind] = {
         "exact": Exact(),
         "cumulant": Cumulant(settings.order),

@@ -25,9 +25,11 @@ from ._precision import check_precision
 from .config import Config, ConfigError
 from .hamiltonian import LossHamiltonian, compile_loss
 from .hamiltonian.mpo import (
+    MEMORY,
     CompressedLoss,
     Request,
     around_state,
+    check_route,
     compress_loss,
     load_same,
     report_text,
@@ -51,8 +53,6 @@ from .study import (
 from .train import Progress, StopSignals
 
 _MAIN = "mpo.npz"
-#: Bytes of terms held at once, see `compress_loss`.
-_MEMORY = 2 << 30
 #: Samples of the state that a search starts from, beside random networks.
 _STARTS = 32
 _WORDS = {"uniform": "uniform", "state": "state-adapted"}
@@ -112,6 +112,7 @@ def compile_run(
     begun = time.perf_counter()
     with StopSignals() as stop:
         problem = build_problem(config)
+        check_route(problem.network, problem.loss, settings.max_bond)
         report(describe_data(problem))
         hamiltonian = compile_loss(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
@@ -139,7 +140,7 @@ def compile_run(
                 probabilities,
                 config.train.seed,
                 dtype.name,
-                _MEMORY,
+                MEMORY,
             )
             try:
                 made[metric] = _operator(
@@ -228,6 +229,9 @@ def _operator(
         report(str(warning.message))
     if found is not None:
         report(f"read {path}: {found.describe()}")
+        errors = _errors(found, config, trained)
+        if saved_report(path) != errors:
+            found.save(path, report=errors)  # it was made beside another state
         return found
     with _Display(stop) as display:
         found = compress_loss(
@@ -244,13 +248,17 @@ def _operator(
     # Only now: a folder is not taken by a loss that has no operator.
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.toml", config.to_toml())
-    errors = found.report(
+    found.save(path, report=_errors(found, config, trained))
+    return found
+
+
+def _errors(found: CompressedLoss, config: Config, trained: _State | None) -> dict[str, Any]:
+    """The report of an operator."""
+    return found.report(
         state=None if trained is None else trained.samples,
         best=None if trained is None else trained.best,
         n_networks=config.mpo.networks,
     )
-    found.save(path, report=errors)
-    return found
 
 
 class _Display:

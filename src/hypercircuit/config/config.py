@@ -65,7 +65,9 @@ class Config:
                 "energy.samples is used only with energy.kind='sampled' or 'auto', got "
                 f"energy.samples={self.energy.samples} and energy.kind={self.energy.kind!r}"
             )
-        if self.energy.kind != "mpo":
+        if self.energy.kind == "mpo":
+            _check_mpo(self)
+        else:
             for name in ("trust", "check_every", "samples"):
                 value = getattr(self.mpo, name)
                 if value != getattr(MPOConfig(), name):
@@ -120,6 +122,23 @@ class Config:
     def to_toml(self) -> str:
         """Return the TOML text of every key; `load_config` reads it back to an equal Config."""
         return tomli_w.dumps(self.to_dict())
+
+
+def _check_mpo(config: Config) -> None:
+    """Refuse what training on compressed operators would leave unused."""
+    if config.energy.check_examples != EnergyConfig().check_examples:
+        raise ConfigError(
+            "energy.check_examples is not used with energy.kind='mpo', got "
+            f"{config.energy.check_examples}: its error is measured on mpo.samples networks and "
+            "all the examples; leave it out"
+        )
+    for name in ("trust", "check_every"):
+        value = getattr(config.mpo, name)
+        if config.mpo.metric == "uniform" and value != getattr(MPOConfig(), name):
+            raise ConfigError(
+                f"mpo.{name} is not used with mpo.metric='uniform', which compresses once, got "
+                f"mpo.{name}={to_text(value)}; leave it out"
+            )
 
 
 def _check_lbfgs(config: Config) -> None:

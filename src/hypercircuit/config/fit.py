@@ -11,6 +11,7 @@ from ..bnn import Network
 from ..hamiltonian import LOSSES
 from ..hamiltonian.compile import MAX_SECTORS, separable_losses
 from ..hamiltonian.diagonal import MAX_QUBITS
+from ..hamiltonian.mpo import check_route
 from .network import make_network
 from .sections import MNIST_SIDE, DataConfig
 from .values import ConfigError
@@ -61,6 +62,8 @@ def check_fit(config: "Config") -> None:
         _check_order(config, network)
     if config.energy.kind == "statevector":
         _check_enumerable(config, n_outputs)
+    if config.energy.kind == "mpo":
+        _check_compressed(config, n_outputs)
     if config.loss.kind == "zero-one" and data.source == "gaussians" and not settings.hidden:
         raise ConfigError(
             "loss.kind='zero-one' of a network without hidden layers needs inputs on a lattice, "
@@ -129,6 +132,17 @@ def _check_order(config: "Config", network: Network) -> None:
             f"qubits neuron by neuron, got network.hidden={list(config.network.hidden)} and "
             f"network.order={config.network.order!r}; set energy.order=2"
         )
+
+
+def _check_compressed(config: "Config", n_outputs: int) -> None:
+    n_inputs = known_inputs(config.data)
+    if n_inputs is None:
+        return
+    network = make_network(config.network, n_inputs, n_outputs)
+    try:
+        check_route(network, LOSSES[config.loss.kind](), config.mpo.max_bond)
+    except ValueError as error:
+        raise ConfigError(f"energy.kind='mpo': {error}; or set another energy.kind") from error
 
 
 def _check_enumerable(config: "Config", n_outputs: int) -> None:

@@ -2,6 +2,7 @@
 
 from .base import (
     Batch as Batch,
+    CompleteEnergy as CompleteEnergy,
     EnergyKind as EnergyKind,
     PreparedEnergy as PreparedEnergy,
 )

@@ -108,6 +108,10 @@ class CompleteEnergy(PreparedEnergy):
                 f"this energy has no minibatches: {_COMPLETE}"
             )
 
+    @abc.abstractmethod
+    def whole(self) -> Batch:
+        """The one batch there is."""
+
     def check_complete(self, examples: np.ndarray, weights: np.ndarray | None) -> None:
         """Raise `ValueError` unless every example is there once, all of one weight."""
         n_examples = self.hamiltonian.n_examples

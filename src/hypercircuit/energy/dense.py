@@ -84,6 +84,10 @@ class StatevectorEnergy(CompleteEnergy):
         check_statevector(hamiltonian.n_qubits)
         super().__init__(hamiltonian, circuit, batch_size, dtype)
 
+    def whole(self) -> StatevectorBatch:
+        """The one batch there is."""
+        return self._batch
+
     @functools.cached_property
     def _batch(self) -> StatevectorBatch:
         n_left = 4 ** (((self.hamiltonian.n_qubits + 1) // 2) // 2)

@@ -8,6 +8,7 @@ exceeds a share of the energy, the loss is compressed anew around where the stat
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import equinox as eqx
@@ -19,12 +20,15 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..hamiltonian import CompressedLoss, LossHamiltonian, MeasuredError, compress_loss
-from ..hamiltonian.mpo import around_state
+from ..hamiltonian.mpo import MEMORY, Request, around_state, load_same
 from ..state import ExactMPS, bit_probabilities, exact_mps, sample
 from .base import Batch, CompleteEnergy
 from .operators import CellOperators, cell_operators, expectations
 
 METRICS = ("state", "uniform")
+
+#: How much worse than right after compressing the error may become, at least.
+_WORSE = 1.5
 
 SitesDone = Callable[[int, int], None]
 
@@ -33,8 +37,9 @@ SitesDone = Callable[[int, int], None]
 class MPO:
     """The energy of all the examples from operators of bounded bond dimension.
 
-    A step costs as much for a million examples as for one. It is an approximation: its error is
-    measured on samples of the state, and final energies are evaluated with the uncompressed terms.
+    A step's cost does not depend on the number of examples; compressing and measuring see them all.
+    It is an approximation: its error is measured on samples of the state, and final energies are
+    evaluated with the uncompressed terms.
 
     **Arguments:**
 
@@ -44,7 +49,8 @@ class MPO:
       state has left the region where that is good; `"uniform"` compresses once, for all networks
       alike.
     - `trust`: the root mean square error on samples of the state, as a share of their mean loss,
-      beyond which the loss is compressed again.
+      beyond which the loss is compressed again. Where not even a fresh compression is that good,
+      the limit is 1.5 times its error.
     - `check_every`: steps between two measurements of that error.
     - `samples`: networks drawn for each of them.
 
@@ -102,7 +108,8 @@ class MPOEnergy(CompleteEnergy):
     **Attributes:**
 
     - `compressed`: the operators in use, None before the first `compress`.
-    - `n_compressions`: how often `compress` was called.
+    - `n_compressions`: how often the loss was compressed.
+    - `fresh_error`: the root mean square error on samples right after the last compression.
     """
 
     def __init__(
@@ -117,6 +124,7 @@ class MPOEnergy(CompleteEnergy):
         self.kind = kind
         self.compressed: CompressedLoss | None = None
         self.n_compressions = 0
+        self.fresh_error = 0.0
         self._batch: MPOBatch | None = None
 
     def metric(self, params: Angles) -> Float[np.ndarray, " n_qubits"] | None:
@@ -129,18 +137,35 @@ class MPOEnergy(CompleteEnergy):
         self,
         probabilities: Float[np.ndarray, " n_qubits"] | None,
         progress: SitesDone | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Compress the loss in the metric of `probabilities` and use that from now on."""
-        self.compressed = compress_loss(
-            self.hamiltonian,
-            self.kind.max_bond,
-            tolerance=self.kind.tolerance,
-            probabilities=probabilities,
-            dtype=self.dtype,
-            progress=progress,
-        )
+        """Compress the loss in the metric of `probabilities` and use that from now on.
+
+        **Arguments:**
+
+        - `path`: a file that is read if it holds these operators, and else written.
+        """
+        dtype = np.dtype(self.dtype)
+        tolerance, max_bond = self.kind.tolerance, self.kind.max_bond
+        found = None
+        if path is not None:
+            request = Request(max_bond, tolerance, probabilities, 0, dtype.name, MEMORY)
+            found = load_same(path, self.hamiltonian, request)
+        if found is None:
+            found = compress_loss(
+                self.hamiltonian,
+                max_bond,
+                tolerance=tolerance,
+                probabilities=probabilities,
+                dtype=dtype,
+                progress=progress,
+            )
+            if path is not None:
+                found.save(path)
+        self.compressed = found
         self.n_compressions += 1
-        parts = [(part.start, part.mpo) for part in self.compressed.parts]
+        parts = [(part.start, part.mpo) for part in found.parts]
         operators = cell_operators(parts, self._padded_bond, self.dtype)
         weights = np.full(self.batch_size, 1 / self.batch_size, self.dtype)
         self._batch = jax.device_put(MPOBatch(weights, operators))
@@ -158,9 +183,9 @@ class MPOEnergy(CompleteEnergy):
         bits = _samples(self.circuit, params, key, self.kind.samples)
         return self.compressed.error_at(np.asarray(bits))
 
-    def trusts(self, found: MeasuredError) -> bool:
-        """Whether a measured error lets the operators be used on; uniform ones always are."""
-        return self.kind.metric == "uniform" or found.rms <= self.kind.trust * abs(found.loss)
+    def limit(self, found: MeasuredError) -> float:
+        """The error beyond which the loss is compressed again."""
+        return max(self.kind.trust * abs(found.loss), _WORSE * self.fresh_error)
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> MPOBatch:
         """The one batch there is; the order of the examples is of no account.
@@ -168,6 +193,13 @@ class MPOEnergy(CompleteEnergy):
         **Raises:** `ValueError` unless every example is in it once, all of one weight.
         """
         self.check_complete(examples, weights)
+        return self.whole()
+
+    def whole(self) -> MPOBatch:
+        """The one batch there is.
+
+        **Raises:** `ValueError` before the first `compress`.
+        """
         if self._batch is None:
             raise ValueError("there are no operators yet; call compress first")
         return self._batch

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Integer, UInt8
 from .._types import Angles, AnyArray
 from ..circuit import Brickwork
 from ..data import Dataset
-from ..energy import MPO, Batch, EnergyKind, MPOEnergy, Sampled
+from ..energy import MPO, Batch, CompleteEnergy, EnergyKind, MPOEnergy, Sampled
 from ..hamiltonian import LossHamiltonian
 from ..state import exact_mps, most_likely
 from .check import EnergyCheck, MPOCheck, PenaltyCheck, needs_check
@@ -32,6 +33,7 @@ from .objective import CHECK, KLPenalty, Objective, step_key
 from .progress import Progress, ProgressDisplay
 
 CHECKPOINTS = "checkpoints"
+OPERATORS = "mpo.npz"
 #: Seconds between two lines that say how far a compression is.
 _COMPRESSION_SECONDS = 10.0
 
@@ -201,6 +203,8 @@ class _Run:
         #: What the operators in use are compressed around, where there are any.
         self.metric: np.ndarray | None = None
         self.n_compressions = 0
+        self.fresh_error = 0.0
+        self.operators = None if folder is None else folder / OPERATORS
         self.resumed = False
         self.state, self.step, self.history, self._before = self._restore(start)
         self._saved = self.step
@@ -220,6 +224,7 @@ class _Run:
                 )
         self.metric, self.resumed = metadata.get("metric"), True
         self.n_compressions = metadata.get("n_compressions", 0)
+        self.fresh_error = metadata.get("fresh_error", 0.0)
         history = History.from_arrays(metadata["history"])
         return state, metadata["step"], history, metadata["seconds"]
 
@@ -237,6 +242,7 @@ class _Run:
             "seconds": self.seconds,
             "metric": self.metric,
             "n_compressions": self.n_compressions,
+            "fresh_error": self.fresh_error,
         }
         save_checkpoint(self.folder, self.step, self.state, metadata)
         self._saved = self.step
@@ -301,7 +307,8 @@ class _Loop:
         )
         self.identity = {
             "energy": energy.name,
-            "samples": repr(energy) if isinstance(energy, Sampled | MPO) else None,
+            "samples": repr(energy) if isinstance(energy, Sampled) else None,
+            "operators": repr(energy) if isinstance(energy, MPO) else None,
             "optimiser": repr(optimiser) if isinstance(optimiser, LBFGS) else None,
             "penalty": None if penalty is None else penalty.describe(),
             "seed": seed,
@@ -365,8 +372,11 @@ class _Loop:
 
     def _inputs(self, run: _Run) -> tuple[_State, Batch, np.ndarray]:
         """What the next update takes."""
+        step = np.asarray(run.step, np.int32)
+        if isinstance(self.energy, CompleteEnergy):
+            return run.state, self.energy.whole(), step
         rows = example_order(self.hamiltonian.n_examples, self.batch_size, self.seed, run.step)
-        return run.state, self.energy.batch(rows), np.asarray(run.step, np.int32)
+        return run.state, self.energy.batch(rows), step
 
     def run(self, folder: Path | None, progress: Progress) -> TrainResult:
         run = _Run(self.start, self.identity, folder)
@@ -376,11 +386,8 @@ class _Loop:
             progress.start(self.schedule.steps, initial=run.step) as display,
         ):
             try:
-                if isinstance(self.energy, MPOEnergy):
-                    metric = run.metric if run.resumed else self.energy.metric(run.state.params)
-                    # The operators that a resumed run makes again are not counted again.
-                    self.energy.n_compressions = max(run.n_compressions - 1, 0)
-                    self._compress(self.energy, metric, run, display, stop)
+                if isinstance(self.energy, MPOEnergy) and run.step < self.schedule.steps:
+                    self._begin(self.energy, run, display, stop)
                 begun = time.perf_counter()
                 compiled = None
                 if run.step < self.schedule.steps:
@@ -421,14 +428,25 @@ class _Loop:
                 return "interrupted", _stopped(stop, run)
         return "finished", ""
 
+    def _begin(
+        self, energy: MPOEnergy, run: _Run, display: ProgressDisplay, stop: StopSignals
+    ) -> None:
+        """The operators of the first step, or those that a resumed run had."""
+        if not run.resumed:
+            self._compress(energy, energy.metric(run.state.params), run, display, stop)
+            return
+        energy.compress(run.metric, self._sites(display, stop), path=run.operators)
+        energy.n_compressions, energy.fresh_error = run.n_compressions, run.fresh_error
+
     def _follow(
         self, energy: MPOEnergy, run: _Run, display: ProgressDisplay, stop: StopSignals
     ) -> None:
         """Before some steps: see whether the operators are still good where the state is."""
-        if run.step == 0 or run.step % energy.kind.check_every:
+        kind = energy.kind
+        if run.step == 0 or run.step % kind.check_every or kind.metric == "uniform":
             return
         found = energy.measure(run.state.params, step_key(self.seed, CHECK, run.step))
-        if energy.trusts(found):
+        if found.rms <= energy.limit(found):
             return
         self._compress(energy, energy.metric(run.state.params), run, display, stop)
         if isinstance(self.optimiser, LBFGS):
@@ -444,6 +462,24 @@ class _Loop:
         display: ProgressDisplay,
         stop: StopSignals,
     ) -> None:
+        """Compress the loss, and measure how good that is at best."""
+        energy.compress(metric, self._sites(display, stop), path=run.operators)
+        assert energy.compressed is not None
+        display.write(f"compressed the loss at step {run.step}: {energy.compressed.describe()}")
+        found = energy.measure(run.state.params, step_key(self.seed, CHECK, run.step))
+        energy.fresh_error = found.rms
+        if found.rms > energy.kind.trust * abs(found.loss):
+            display.write(
+                f"the operators' error on samples of the state, {found.rms:.2g}, is more than "
+                f"mpo.trust={energy.kind.trust:g} of their loss, {found.loss:.2g}, at once; "
+                f"for less raise mpo.max_bond={energy.kind.max_bond} or lower loss.tolerance"
+            )
+        run.metric, run.n_compressions = metric, energy.n_compressions
+        run.fresh_error = energy.fresh_error
+
+    @staticmethod
+    def _sites(display: ProgressDisplay, stop: StopSignals) -> Callable[[int, int], None]:
+        """Shows how far a compression is, and ends it at a stop signal."""
         shown = time.monotonic()
 
         def sites(done: int, total: int) -> None:
@@ -454,10 +490,7 @@ class _Loop:
                 shown = time.monotonic()
                 display.write(f"compressing the loss: {done} of {total} sites")
 
-        energy.compress(metric, sites)
-        run.metric, run.n_compressions = metric, energy.n_compressions
-        assert energy.compressed is not None
-        display.write(f"compressed the loss at step {run.step}: {energy.compressed.describe()}")
+        return sites
 
     def _evaluate(self, run: _Run, display: ProgressDisplay) -> None:
         """Measure the errors, and the likeliest network on `validation`."""

@@ -1,9 +1,11 @@
 """The loss Hamiltonian as one compressed diagonal matrix product operator."""
 
 from .compressed import (
+    MEMORY as MEMORY,
     CompressedLoss as CompressedLoss,
     MeasuredError as MeasuredError,
     Part as Part,
+    check_route as check_route,
     compress_loss as compress_loss,
     parts_values as parts_values,
 )

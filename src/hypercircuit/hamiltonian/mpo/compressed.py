@@ -23,22 +23,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
+from ...bnn import Network
 from ..compile import LossHamiltonian
-from ..losses import SquaredError
-from ..terms import FourierTerms, NoTerms, QuadraticTerms, SectorTerms
+from ..losses import Loss, SquaredError
+from ..terms import FourierTerms, NoTerms, QuadraticTerms, SectorTerms, Terms
 from .operator import Compressed, DiagonalMPO, additive, compress, from_diagonal, metric_weights
 from .phases import PhaseTerms, phase_terms
-from .quadratic import quadratic_mpo
+from .quadratic import LEAST_QUADRATIC, quadratic_mpo
 from .sketch import sketch
 
 #: Up to here all entries are written out and decomposed.
 _FEW_QUBITS = 12
 #: Up to here they are for losses without another route.
-_MOST_ENTRIES = 20
+MOST_ENTRIES = 20
 #: The sketch's bond dimension over that of the result.
 _OVERSAMPLING = 1.5
-#: Bytes of the coefficients of the terms that are held at once.
-_MEMORY = 2 << 30
+#: Bytes of the coefficients of the terms that are held at once, with what is made of them.
+MEMORY = 4 << 30
+#: Arrays of the coefficients' size that a step of the sketch holds, at most.
+_COPIES = 4
 #: Networks drawn to measure an error.
 MEASURED = 256
 
@@ -221,7 +224,7 @@ def compress_loss(
     probabilities: Float[np.ndarray, " n_qubits"] | None = None,
     seed: int = 0,
     dtype: np.dtype | type = np.float32,
-    memory: int = _MEMORY,
+    memory: int = MEMORY,
     progress: Callable[[int, int], None] | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> CompressedLoss:
@@ -290,6 +293,29 @@ def compress_loss(
     )
 
 
+def check_route(network: Network, loss: Loss, max_bond: int) -> None:
+    """Refuse a loss that is not compressed.
+
+    **Raises:** `ValueError` with the losses that are, or with the least `max_bond`.
+    """
+    n_qubits, form = network.n_qubits, loss.form(network.n_outputs)
+    if network.n_hidden == 0 and form != "joint":
+        if form == "quadratic" and n_qubits > _FEW_QUBITS and max_bond < LEAST_QUADRATIC:
+            raise ValueError(
+                f"the squared loss needs a max_bond of at least {LEAST_QUADRATIC}, got {max_bond}"
+            )
+        return
+    if network.n_hidden < 2 and n_qubits <= MOST_ENTRIES:
+        return
+    raise ValueError(
+        f"the {loss.name} loss of a network with {network.n_hidden} hidden layers, "
+        f"{network.n_outputs} outputs and {n_qubits} qubits is not compressed into operators; "
+        "possible are logistic (also one-vs-rest), pairwise-logistic, squared, sigmoid-squared, "
+        "hinge, squared-hinge and, with one output, zero-one without hidden layers, and all losses "
+        f"with at most one up to {MOST_ENTRIES} qubits"
+    )
+
+
 @dataclasses.dataclass
 class _Work:
     max_bond: int
@@ -304,25 +330,17 @@ class _Work:
     ) -> tuple[list[Part], list[float]]:
         """The parts and the truncation error of each."""
         terms = hamiltonian.terms
-        n_qubits = hamiltonian.n_qubits
-        if n_qubits <= _FEW_QUBITS and not isinstance(terms, NoTerms):
-            return self._entries(hamiltonian, weights)
-        if isinstance(terms, QuadraticTerms):
-            return self._quadratic(hamiltonian, weights)
-        if isinstance(terms, FourierTerms) and not terms.joint:
-            return self._streamed(hamiltonian, weights)
-        if isinstance(terms, SectorTerms) and all(
-            _has_route(sector.hamiltonian) for sector in terms.sectors
-        ):
-            return self._sectors(hamiltonian, terms, weights)
-        if n_qubits <= _MOST_ENTRIES and not isinstance(terms, NoTerms):
-            return self._entries(hamiltonian, weights)
-        raise ValueError(
-            f"the {hamiltonian.loss.name} loss of this network on {n_qubits} qubits is not "
-            "compressed into an operator; possible are the losses logistic (also one-vs-rest), "
-            "pairwise-logistic, squared, sigmoid-squared, hinge, squared-hinge and, with one "
-            f"output, zero-one of linear networks, and all losses up to {_MOST_ENTRIES} qubits"
-        )
+        check_route(hamiltonian.network, hamiltonian.loss, self.max_bond)
+        if hamiltonian.n_qubits > _FEW_QUBITS and not isinstance(terms, NoTerms):
+            if isinstance(terms, QuadraticTerms):
+                return self._quadratic(hamiltonian, weights)
+            if isinstance(terms, FourierTerms) and not terms.joint:
+                return self._streamed(hamiltonian, weights)
+            if isinstance(terms, SectorTerms) and all(
+                _streams(sector.hamiltonian.terms) for sector in terms.sectors
+            ):
+                return self._sectors(hamiltonian, terms, weights)
+        return self._entries(hamiltonian, weights)
 
     def _entries(
         self, hamiltonian: LossHamiltonian, weights: np.ndarray
@@ -389,9 +407,10 @@ class _Work:
     ) -> Compressed:
         widest = 2 ** min((terms.n_sites + 1) // 2, 30)
         bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + 4
-        each = self.memory // (2 * bond * self.dtype.itemsize)
+        each = self.memory // (_COPIES * 2 * bond * self.dtype.itemsize)
         sums = list(terms.split(each))
         total: DiagonalMPO | None = None
+        joins = 0.0
         for number, part in enumerate(sums):
 
             def advance(site: int, n_sites: int, number: int = number) -> None:
@@ -406,10 +425,13 @@ class _Work:
                 progress=advance,
             )
             if total is not None:
-                one = compress(total + one, max_bond=bond, probabilities=ones).mpo
+                joined = compress(total + one, max_bond=bond, probabilities=ones)
+                joins += joined.error
+                one = joined.mpo
             total = one
         assert total is not None
-        return compress(total, max_bond=self.max_bond, tolerance=tolerance, probabilities=ones)
+        found = compress(total, max_bond=self.max_bond, tolerance=tolerance, probabilities=ones)
+        return dataclasses.replace(found, error=found.error + joins)
 
     def _sectors(
         self, hamiltonian: LossHamiltonian, terms: SectorTerms, weights: np.ndarray
@@ -438,9 +460,8 @@ class _Work:
         return parts, errors
 
 
-def _has_route(hamiltonian: LossHamiltonian) -> bool:
-    """Whether there is one for any number of qubits."""
-    terms = hamiltonian.terms
+def _streams(terms: Terms) -> bool:
+    """Whether there is a route for any number of qubits."""
     return isinstance(terms, QuadraticTerms) or (
         isinstance(terms, FourierTerms) and not terms.joint
     )

@@ -18,6 +18,9 @@ from jaxtyping import Float
 from ..._threads import one_lapack_thread
 from .operator import Compressed, DiagonalMPO
 
+#: What waits, the sum so far, and one combination of the bits.
+LEAST_QUADRATIC = 3
+
 
 @one_lapack_thread()
 def quadratic_mpo(
@@ -38,8 +41,10 @@ def quadratic_mpo(
 
     **Raises:** `ValueError` for a `max_bond` under 3.
     """
-    if max_bond is not None and max_bond < 3:
-        raise ValueError(f"a quadratic form needs a max_bond of at least 3, got {max_bond}")
+    if max_bond is not None and max_bond < LEAST_QUADRATIC:
+        raise ValueError(
+            f"a quadratic form needs a max_bond of at least {LEAST_QUADRATIC}, got {max_bond}"
+        )
     n_examples, n_sites = gains.shape
     ones = weights[:, 1]
     spread = np.sqrt(ones * (1 - ones))

@@ -188,7 +188,7 @@ def _advance(
     n_sites = strings.shape[0]
     active = coefficients.at[index].get(mode="fill", fill_value=0)
     # The rest of every term at every string, from the group's start, conjugated.
-    angle = right + gains @ strings
+    angle = right + jnp.matmul(gains, strings, precision=_HIGH)
     phase = frequency[:, None] * angle[row_of]
     real, imag = jnp.cos(phase), -jnp.sin(phase)
     a, b = term_coefficient[:, :1], -term_coefficient[:, 1:]
@@ -220,7 +220,7 @@ def _advance(
         flat = active.reshape(-1, bond)
         moved = jnp.matmul(flat, on_zero + on_one, precision=_HIGH)
         moved = moved + jnp.matmul(flat_change, on_one, precision=_HIGH)
-        product = product @ (on_zero + on_one)
+        product = jnp.matmul(product, on_zero + on_one, precision=_HIGH)
         return (moved.reshape(active.shape), rest, columns, product), tensor
 
     carry = (active, rest, columns, product)
