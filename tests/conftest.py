@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+from threadpoolctl import threadpool_limits
 
 jax.config.update("jax_enable_x64", True)
+# Two workers share the cores: threads of small factorisations would wait for each other.
+threadpool_limits(1, user_api="blas")
 
 #: Modules about what JAX does by default, in 32 bits.
 DEFAULT_PRECISION = {"test_checkpoint", "test_history"}
