@@ -45,6 +45,8 @@ ERROR_LEVELS = 16
 expansion is exact to 1e-9 nats, so that what is measured is the approximation's error alone."""
 DEPTHS = (1, 4)
 CHAIN_SIZES = (64, 50_000)
+OPERATOR_SIZES = ((785, 128), (8_000, 32), (50_000, 32))
+"""Qubits and bond dimension of the operators whose energy is timed."""
 CHAIN_NON_ZEROS = 24
 """Inputs of an example of the chain problem that are 1; the same number at every size."""
 COMPILE_REPEATS = 3
@@ -324,6 +326,64 @@ def hidden_step(repeats, *, kind_name, depth):
     return [step_row(hamiltonian, kind, depth, repeats)]
 
 
+def operator_step(repeats, *, n_qubits, bond, depth=4):
+    """Value and gradient of one random operator on the whole chain."""
+    import jax
+    import jax.numpy as jnp
+
+    import hypercircuit
+    from hypercircuit.energy.operators import cell_operators, expectations
+
+    rng = np.random.default_rng(0)
+
+    def tensor(site):
+        left, right = 1 if site == 0 else bond, 1 if site == n_qubits - 1 else bond
+        return (rng.normal(size=(left, 2, right)) / np.sqrt(2 * bond)).astype(np.float32)
+
+    mpo = hypercircuit.DiagonalMPO(tuple(tensor(site) for site in range(n_qubits)))
+    (operators,) = jax.device_put(cell_operators([(0, mpo)], bond, np.dtype(np.float32)))
+    circuit = hypercircuit.Brickwork(depth)
+    params = start_params(circuit, n_qubits)
+
+    def energy(params, operators):
+        return jnp.sum(expectations(hypercircuit.exact_mps(circuit, params), operators))
+
+    compiled, compile_seconds = compile_function(jax.value_and_grad(energy), params, operators)
+    return [
+        {
+            "n_qubits": n_qubits,
+            "depth": depth,
+            "bond": bond,
+            "operator_bytes": mpo.n_bytes,
+            "compile_seconds": compile_seconds,
+            "seconds_per_step": median_seconds(lambda: compiled(params, operators), repeats),
+        }
+    ]
+
+
+def compression(repeats, *, bond):
+    """All 12,665 training images of the digits 0 and 1, 785 qubits, in the uniform metric."""
+    import hypercircuit
+
+    splits = hypercircuit.load_mnist(n_validation=0)
+    data = hypercircuit.scale_pixels(hypercircuit.select_classes(splits.train, (0, 1)))
+    network = linear_network(data.n_inputs, 1)
+    hamiltonian = hypercircuit.compile_loss(network, data, hypercircuit.Logistic())
+    found = hypercircuit.compress_loss(hamiltonian, bond)
+    return [
+        {
+            "n_qubits": hamiltonian.n_qubits,
+            "n_examples": hamiltonian.n_examples,
+            "bond": bond,
+            "seconds": found.seconds,
+            "operator_bytes": found.n_bytes,
+            "rms_error": found.measured.rms,
+            "loss": found.measured.loss,
+            "spectral_error": hamiltonian.spectral_error,
+        }
+    ]
+
+
 def train_angles(circuit):
     """Train the angles with the cumulant energy of order two for ``TRAINING_STEPS`` steps.
 
@@ -456,6 +516,13 @@ def _problems() -> dict[str, Problem]:
     for n_outputs in (1, 2, 10, 64):
         measure = functools.partial(scaling_step, n_outputs=n_outputs)
         found[f"scaling-{n_outputs}"] = Problem("scaling", measure)
+    for n_qubits, bond in OPERATOR_SIZES:
+        measure = functools.partial(operator_step, n_qubits=n_qubits, bond=bond)
+        found[f"operator-step-{n_qubits}-{bond}"] = Problem("operator-step", measure)
+    for bond in (32, 64, 128):
+        found[f"compression-{bond}"] = Problem(
+            "compression", functools.partial(compression, bond=bond)
+        )
     for n_qubits in CHAIN_SIZES:
         measure = functools.partial(chain_compile, n_qubits=n_qubits)
         found[f"compile-{n_qubits}"] = Problem("compile", measure)
@@ -551,6 +618,32 @@ GROUPS = {
             _PLAN,
             _COMPILE,
             _MEMORY,
+        ),
+    ),
+    "operator-step": Group(
+        "Energy and gradient of one operator on the whole chain, independent of the examples",
+        (
+            _QUBITS,
+            _DEPTH,
+            Column("bond dimension", "bond"),
+            Column("step (ms)", "seconds_per_step", "{:.0f}", 1e3),
+            Column("operator (MB)", "operator_bytes", "{:.0f}", 1e-6),
+            _COMPILE,
+            _MEMORY,
+        ),
+    ),
+    "compression": Group(
+        "Compressing the logistic loss of MNIST 0 against 1 in the uniform metric",
+        (
+            _QUBITS,
+            Column("images", "n_examples", "{:,}"),
+            Column("bond dimension", "bond"),
+            Column("seconds", "seconds", "{:.0f}"),
+            Column("rms error, uniform networks (nats)", "rms_error", "{:.1e}"),
+            Column("their mean loss (nats)", "loss", "{:.2f}"),
+            Column("operator (MB)", "operator_bytes", "{:.0f}", 1e-6),
+            _MEMORY,
+            _SPECTRAL,
         ),
     ),
     "cumulant-error": Group(
