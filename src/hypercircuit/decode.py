@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from ._files import write_atomically, write_text
 from ._types import Angles
 from .bnn import Network
-from .circuit import Brickwork
+from .circuit import Brickwork, Graph
 from .data import Dataset, Splits
-from .energy import Exact, PreparedEnergy
+from .energy import Contraction, EnergyKind, Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
-from .state import (
-    exact_mps,
-    joint_probabilities,
-    log_probability,
-    marginals,
-    most_likely,
-    sample,
-)
+from .state import Born, born
 from .train import Progress, StopSignals
 
 _NETWORKS_AT_ONCE = 16
@@ -70,7 +60,7 @@ class Decoded:
 
 
 def decode(
-    circuit: Brickwork,
+    circuit: Brickwork | Graph,
     params: Angles,
     network: Network,
     loss: Loss,
@@ -80,6 +70,7 @@ def decode(
     samples: int = 100,
     beam: int = 16,
     candidates: UInt8[np.ndarray, "n n_qubits"] | None = None,
+    state: Born | None = None,
 ) -> Decoded:
     """Sample networks, add the likeliest ones, rank them all by validation loss.
 
@@ -88,10 +79,12 @@ def decode(
     - `samples`: networks drawn from the Born distribution.
     - `beam`: width of the beam search for the likeliest network.
     - `candidates`: further bitstrings to rank, such as the best one seen while training.
+    - `state`: the Born distribution, such as one with a budget of its own; left out,
+      `born(circuit, params)`.
     """
-    mps = exact_mps(circuit, params)
-    drawn, _ = sample(mps, key, samples)
-    likeliest, _ = most_likely(mps, beam)
+    state = state or born(circuit, params)
+    drawn, _ = state.sample(key, samples)
+    likeliest, _ = state.most_likely(beam)
     pool = [np.asarray(likeliest[:1]), np.asarray(drawn)]
     if candidates is not None:
         pool.append(np.asarray(candidates, np.uint8))
@@ -109,7 +102,7 @@ def decode(
 
     return Decoded(
         bits=bits[best],
-        log_probability=float(log_probability(mps, jnp.asarray(bits[best : best + 1]))[0]),
+        log_probability=float(state.log_probability(bits[best : best + 1])[0]),
         best=score([each[best] for each, _ in parts]),
         most_likely=score([each[0] for each, _ in parts]),
         sample_mean=score([each[chosen].mean(0) for each, _ in parts]),
@@ -200,21 +193,30 @@ def _saved_sums(
 
 def exact_energy(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork,
+    circuit: Brickwork | Graph,
     params: Angles,
     *,
     batch_size: int = 200,
     progress: Progress | None = None,
     save: str | os.PathLike[str] | None = None,
     stop: StopSignals | None = None,
+    kind: EnergyKind | None = None,
 ) -> float | None:
     """The energy with every product term of every example; its error is the spectral error.
 
-    See `full_energy` for the arguments; None only if `stop` ended it.
+    **Arguments:**
+
+    - `kind`: a strategy without an error of its own; left out, `Exact()` for chains and
+      `Contraction()` for graphs.
+
+    See `full_energy` for the others; None only if `stop` ended it.
     """
-    prepared = Exact().prepare(
+    if kind is None:
+        kind = Contraction() if isinstance(circuit, Graph) else Exact()
+    chain: Any = circuit
+    prepared = kind.prepare(
         hamiltonian,
-        circuit,
+        chain,
         batch_size=min(batch_size, hamiltonian.n_examples),
         dtype=np.dtype(params.dtype),
     )
@@ -266,10 +268,10 @@ def _weight_dtype(network: Network) -> type[np.generic]:
 
 
 def magnetisation_images(
-    circuit: Brickwork, params: Angles, network: Network
+    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
 ) -> Float[np.ndarray, "units n_inputs"]:
     """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
-    values = np.asarray(jax.jit(lambda p: marginals(exact_mps(circuit, p)))(params))
+    values = (state or born(circuit, params)).marginals()
     return values[network.register.weights[0][:, : network.n_inputs]]
 
 
@@ -299,13 +301,14 @@ class ChosenOptions:
         )
 
 
-def architecture(circuit: Brickwork, params: Angles, network: Network) -> list[ChosenOptions]:
+def architecture(
+    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
+) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
     found = []
-    state = functools.partial(exact_mps, circuit)
+    state = state or born(circuit, params)
     for choice, sites in zip(network.choices, network.register.choices, strict=True):
-        probe = jax.jit(lambda p, sites=sites: joint_probabilities(state(p), sites))
-        codes = np.asarray(probe(params), np.float64)
+        codes = np.asarray(state.joint_probabilities(sites), np.float64)
         n_options = len(choice.options)
         table = np.zeros((len(sites), n_options))
         for code in range(codes.shape[1]):

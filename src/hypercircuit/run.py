@@ -29,7 +29,7 @@ import optax
 from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
-from .circuit import Brickwork
+from .circuit import Brickwork, Graph
 from .config import Config, ConfigError, load_config
 from .decode import (
     ChosenOptions,
@@ -42,6 +42,7 @@ from .decode import (
     score_network,
 )
 from .energy import (
+    Contraction,
     Cumulant,
     EnergyKind,
     Exact,
@@ -53,7 +54,7 @@ from .energy import (
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .problem import Problem, build_problem, describe_data
-from .state import exact_mps, sample
+from .state import Born, born
 from .study import plot_architecture, plot_training, plot_weights
 from .train import (
     KLPenalty,
@@ -142,6 +143,13 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
     **Raises:** `ConfigError` for a strategy that the loss does not have.
     """
     settings = config.energy
+    if settings.kind == "contraction" or config.circuit.ansatz == "graph":
+        if isinstance(hamiltonian.terms, NoTerms):
+            raise ConfigError(
+                f"energy.kind='contraction' is not possible: {hamiltonian.terms.reason}; take "
+                "circuit.ansatz='brickwork' and energy.kind='sampled'"
+            )
+        return _contraction(config)
     if settings.kind == "auto":
         return _chosen_energy(hamiltonian, settings.samples, report)
     if settings.kind == "statevector":
@@ -163,6 +171,17 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
             f"one ({hamiltonian.terms.reason}); its error is measured against samples"
         )
     return kinds[settings.kind]
+
+
+def _contraction(config: Config) -> Contraction:
+    settings = config.energy
+    cache = settings.path_cache or None
+    return Contraction(settings.max_bytes, settings.max_flops, cache=cache)
+
+
+def _state(config: Config, circuit: Brickwork | Graph, params: Angles) -> Born:
+    contraction = _contraction(config)
+    return born(circuit, params, budget=contraction.budget, search=contraction.search)
 
 
 def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
@@ -191,9 +210,19 @@ def _train(
         scale=config.circuit.init_scale,
         dtype=check_precision(np.dtype(settings.precision)),
     )
+    ansatz = f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
+    if isinstance(circuit, Graph):
+        ansatz = f"{circuit.describe()}, on {hamiltonian.n_qubits} qubits"
+    else:
+        ansatz += f"{circuit.max_bond}"
+    if isinstance(kind, Contraction):
+        _state(config, circuit, params).check(config.decode.samples)
+        size = settings.batch_size or hamiltonian.n_examples
+        size = min(size, hamiltonian.n_examples)
+        cost = kind.estimate(hamiltonian, circuit, batch_size=size, dtype=np.dtype(params.dtype))
+        report(cost.describe())
     report(
-        f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
-        f"{circuit.max_bond}, {params.size} angles; energy {kind.name}, "
+        f"{ansatz}, {params.size} angles; energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
     trained = train(
@@ -249,7 +278,7 @@ def _training_result(
         "message": trained.message,
         "n_qubits": hamiltonian.n_qubits,
         "depth": problem.circuit.depth,
-        "max_bond": problem.circuit.max_bond,
+        "max_bond": None if isinstance(problem.circuit, Graph) else problem.circuit.max_bond,
         "n_parameters": int(np.size(trained.params)),
         "steps": trained.step,
         "seconds": trained.seconds,
@@ -279,6 +308,7 @@ def _decode_run(
     """Decode networks, write the best one, and evaluate the final energy."""
     circuit, params, network = problem.circuit, trained.params, problem.network
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+    state = _state(config, circuit, params)
     decoded = decode(
         circuit,
         params,
@@ -289,13 +319,14 @@ def _decode_run(
         samples=config.decode.samples,
         beam=config.decode.beam,
         candidates=None if trained.best_bits is None else trained.best_bits[None],
+        state=state,
     )
     save_network(folder / "best_network.npz", network, decoded.bits)
     report(
         f"decoded the best of {config.decode.samples + 2} networks: "
         f"{100 * decoded.best.validation_accuracy:.2f} % on the validation examples"
     )
-    choices = architecture(circuit, params, network)
+    choices = architecture(circuit, params, network, state)
     for choice in choices:
         report(choice.describe())
     if stop.requested is not None:
@@ -319,14 +350,14 @@ def _decode_run(
             each.name: dict(zip(each.options, each.probabilities.mean(0).tolist(), strict=True))
             for each in choices
         }
-    _plot_run(problem, trained, result, choices, folder)
+    _plot_run(problem, trained, result, choices, folder, state)
     return result
 
 
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork,
+    circuit: Brickwork | Graph,
     params: Angles,
     folder: Path,
     report: Report,
@@ -340,18 +371,19 @@ def _final_energy(
     n_examples = hamiltonian.n_examples
     begun = time.perf_counter()
     error = None
+    chain: Any = circuit
     if isinstance(hamiltonian.terms, NoTerms):
         report(
             f"now the energy of {n_examples} examples, from {config.decode.energy_samples} samples"
         )
         key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
         n_samples = config.decode.energy_samples
-        estimate = sampled_energy(hamiltonian, circuit, params, key, n_samples)
+        estimate = sampled_energy(hamiltonian, chain, params, key, n_samples)
         energy: float | None = float(estimate.value)
         error = float(estimate.standard_error)
     elif config.energy.kind == "statevector":
         prepared = Statevector().prepare(
-            hamiltonian, circuit, batch_size=n_examples, dtype=np.dtype(params.dtype)
+            hamiltonian, chain, batch_size=n_examples, dtype=np.dtype(params.dtype)
         )
         energy = full_energy(prepared, params)
     else:
@@ -363,6 +395,7 @@ def _final_energy(
             progress=Progress(),
             save=folder / "final_energy.json",
             stop=stop,
+            kind=_contraction(config) if isinstance(circuit, Graph) else None,
         )
     if energy is None:
         return None
@@ -387,6 +420,7 @@ def _plot_run(
     result: dict[str, Any],
     choices: list[ChosenOptions],
     folder: Path,
+    state: Born,
 ) -> None:
     plot_training(trained.history, folder / "training.png", unit=problem.loss.unit, final=result)
     if choices:
@@ -398,7 +432,7 @@ def _plot_run(
     if shape is not None:
         with np.load(folder / "best_network.npz") as arrays:
             weights = arrays["weights_0"].astype(np.float32)
-        images = magnetisation_images(problem.circuit, trained.params, problem.network)
+        images = magnetisation_images(problem.circuit, trained.params, problem.network, state)
         plot_weights(weights, images, shape, folder / "weights.png")
 
 
@@ -438,10 +472,11 @@ def sample_run(
     with np.load(_expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
     with jax.enable_x64(angles.dtype == np.float64):
-        mps = exact_mps(
-            Brickwork(config.circuit.depth, config.circuit.rotations), jax.numpy.asarray(angles)
-        )
-        bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
+        circuit: Brickwork | Graph = Brickwork(config.circuit.depth, config.circuit.rotations)
+        if config.circuit.ansatz == "graph":
+            circuit = build_problem(config).circuit
+        state = _state(config, circuit, jax.numpy.asarray(angles))
+        bits, log_probabilities = state.sample(jax.random.key(seed), n_samples)
         return np.asarray(bits), np.asarray(log_probabilities)
 
 

@@ -16,6 +16,7 @@ the path 0-1-2-.. this makes "colours" the published brickwork, parameter by par
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -224,7 +225,7 @@ class Graph(eqx.Module):
 
 def path_edges(sites: Sequence[int]) -> list[Edge]:
     """The edges of a chain of qubits, each one the control of the next."""
-    return [(int(a), int(b)) for a, b in zip(sites[:-1], sites[1:], strict=True)]
+    return [(int(a), int(b)) for a, b in itertools.pairwise(sites)]
 
 
 def _checked(edges: Sequence[Sequence[int]]) -> tuple[Edge, ...]:

@@ -267,7 +267,8 @@ class _Blocks:
 def _active_inputs(hamiltonian: LossHamiltonian) -> np.ndarray:
     """The inputs of a block that are not zero in all examples; at least one."""
     found = np.zeros(hamiltonian.network.register.blocks.fan_in, bool)
-    for part in np.array_split(np.arange(hamiltonian.n_examples), -(-hamiltonian.n_examples // 4096)):
+    n_examples = hamiltonian.n_examples
+    for part in np.array_split(np.arange(n_examples), -(-n_examples // 4096)):
         found |= (hamiltonian.inputs(part) != 0).any(0)
     found[0] |= not found.any()
     return np.flatnonzero(found)

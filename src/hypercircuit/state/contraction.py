@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .balance import balance
 from .paths import MOST_SLICES, REFERENCE_TERMS, PathSearch, slice_tree
 from .schedule import TERMS, Index, Leaf, Schedule, make_schedule
 from .worldlines import Worldlines
@@ -205,9 +206,7 @@ class Contraction:
             stack, factors = stacks[pool][members], operators[kind][places]
             flat = stack.reshape(*stack.shape[:2], -1)
             made = jnp.einsum("n...s,nsx->n...x", factors, flat)
-            pools[("site", pool, kind)] = made.reshape(
-                *factors.shape[:-1], *stack.shape[2:]
-            )
+            pools[("site", pool, kind)] = made.reshape(*factors.shape[:-1], *stack.shape[2:])
         return pools
 
 
@@ -242,7 +241,8 @@ def plan_contraction(
 
     The result's `cost.check(budget)` says whether the budget is kept.
     """
-    leaves, counter = [], {}
+    leaves: list[Leaf] = []
+    counter: dict[Any, int] = {}
     for tensor in lines.tensors:
         if tensor.site < 0:
             leaves.append(Leaf(("plain", tensor.pool), tensor.position, tensor.indices))
@@ -254,8 +254,10 @@ def plan_contraction(
         leaves.append(Leaf(pool, position, (*own, *tensor.indices)))
     for number, stack in enumerate(extras):
         leaves += [Leaf(("extra", number), n, tuple(each)) for n, each in enumerate(stack)]
-    folded = {index: 4 for tensor in lines.tensors for index in tensor.indices}
-    dims: dict[Index, int] = {**folded, **sizes, TERMS: REFERENCE_TERMS}
+    folded: dict[Index, int] = {index: 4 for tensor in lines.tensors for index in tensor.indices}
+    dims: dict[Index, int] = {TERMS: REFERENCE_TERMS}
+    dims.update(folded)
+    dims.update(sizes)
     used = {index for leaf in leaves for index in leaf.indices}
     name = {index: str(index) for index in used}
     begun = time.perf_counter()
@@ -268,13 +270,11 @@ def plan_contraction(
     back = {text: index for index, text in name.items()}
 
     def schedule_of(tree: Any) -> Schedule:
-        return make_schedule(
-            leaves,
-            tuple(output),
-            dims,
-            [(int(a), int(b)) for a, b in tree.get_ssa_path()],
-            [back[text] for text in tree.sliced_inds],
-        )
+        sliced = [back[text] for text in tree.sliced_inds]
+        rest = [[index for index in leaf.indices if index not in sliced] for leaf in leaves]
+        merges = [(int(a), int(b)) for a, b in tree.get_ssa_path()]
+        merges = balance(merges, rest, output, dims)
+        return make_schedule(leaves, tuple(output), dims, merges, sliced)
 
     kept = itemsize * (1 if only_value else _KEPT)
     schedule = schedule_of(tree)

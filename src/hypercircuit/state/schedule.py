@@ -176,16 +176,16 @@ def make_schedule(
     out = set(sliced)
     number = {index: place for place, index in enumerate(sliced)}
 
-    fixed_rows: dict[Hashable, list[tuple[int, list[int]]]] = {}
-    names: list[tuple[Hashable, int]] = []
+    fixed_rows: dict[Any, list[tuple[int, list[int]]]] = {}
+    names: list[tuple[Any, int]] = []
     indices: list[tuple[Index, ...]] = []
     seen: list[dict[Index, int]] = []
     for leaf in leaves:
         axes = tuple(axis for axis, index in enumerate(leaf.indices) if index in out)
-        name = ("leaf", leaf.pool, axes)
-        rows = fixed_rows.setdefault(name, [])
-        names.append((name, len(rows)))
-        rows.append((leaf.position, [number[leaf.indices[axis]] for axis in axes]))
+        stack = ("leaf", leaf.pool, axes)
+        members = fixed_rows.setdefault(stack, [])
+        names.append((stack, len(members)))
+        members.append((leaf.position, [number[leaf.indices[axis]] for axis in axes]))
         rest = tuple(index for index in leaf.indices if index not in out)
         indices.append(rest)
         seen.append(dict.fromkeys(rest, 1))
@@ -196,7 +196,7 @@ def make_schedule(
             name[2],
             np.array([which for _, which in rows], np.int32).reshape(len(rows), -1),
         )
-        for name, rows in fixed_rows.items()  # type: ignore[misc]
+        for name, rows in fixed_rows.items()
     }
 
     def extent(present: Sequence[Index]) -> tuple[int, bool]:
@@ -248,15 +248,15 @@ def make_schedule(
 
     steps = []
     for level in sorted(groups):
-        for name, kinds in groups[level].items():
+        for made_name, kinds in groups[level].items():
             made, place = [], 0
             for (left_pool, right_pool, equation), nodes in kinds.items():
                 for node, _, _ in nodes:
-                    names[node] = (name, place)
+                    names[node] = (made_name, place)
                     place += 1
                 rows = np.array([[names[left][1], names[right][1]] for _, left, right in nodes])
                 made.append(_Step(left_pool, rows[:, 0], right_pool, rows[:, 1], equation))
-            steps.append((name, tuple(made)))
+            steps.append((made_name, tuple(made)))
     axes = tuple(indices[-1].index(index) for index in output)
     if len(axes) != len(indices[-1]):
         raise ValueError(f"indices {indices[-1]} are left, {output} were to be")
@@ -275,8 +275,3 @@ def make_schedule(
 def _kind(indices: Sequence[Index], sizes: Mapping[Index, int]) -> tuple:
     """What two stacks must agree in to be one: the sizes of their axes."""
     return tuple(TERMS if index == TERMS else sizes[index] for index in indices)
-
-
-def merges_of(tree: Any) -> list[tuple[int, int]]:
-    """The contractions of a cotengra tree as pairs of node numbers."""
-    return [(int(a), int(b)) for a, b in tree.get_ssa_path()]

@@ -25,12 +25,13 @@ overflows on any number of qubits.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Inexact
 
 from ..circuit import Brickwork, Graph
 from ..circuit.brickwork import rotation_matrices
@@ -176,9 +177,7 @@ def _assemble(
     counts: dict[tuple[int, int], int] = {}
     for end in (end for tie in ties for end in tie):
         counts[end] = counts.get(end, 0) + 1
-    index = {
-        (qubit, place): None for qubit, line in enumerate(lines) for place in range(len(line))
-    }
+    index = {(qubit, place): None for qubit, line in enumerate(lines) for place in range(len(line))}
     number = {end: n for n, end in enumerate(index)}
     instead: dict[tuple[int, int], int] = {}
     tensors = []
@@ -244,7 +243,7 @@ def _pieces(shape: Shape, gates: jax.Array, depth: int) -> list[jax.Array]:
     start = change(rotations(1, first.layer - 1), False, first.flipped)[:, :, 0]
     steps = [
         change(rotations(a.layer, b.layer - 1), a.flipped, b.flipped)
-        for a, b in zip(segments[:-1], segments[1:], strict=True)
+        for a, b in itertools.pairwise(segments)
     ]
     end = change(rotations(segments[-1].layer, depth), segments[-1].flipped, False)
     if not shape.whole:
@@ -288,5 +287,3 @@ def _fold_both(matrix: jax.Array) -> jax.Array:
     """(members, v, w) to (members, u, u')."""
     outer = matrix[:, :, None, :, None] * jnp.conj(matrix)[:, None, :, None, :]
     return outer.reshape(len(matrix), 4, 4)
-
-

@@ -15,7 +15,7 @@ import numpy as np
 
 from .._types import Angles
 from ..circuit import Brickwork
-from ..energy import EnergyKind, Exact, Sampled, SampledEnergy, Statevector
+from ..energy import Contraction, EnergyKind, Exact, Sampled, SampledEnergy, Statevector
 from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
 from ..state import exact_mps
 from .objective import CHECK, CHECK_PENALTY, KLPenalty, step_key
@@ -94,7 +94,7 @@ class PenaltyCheck:
 
 def needs_check(kind: EnergyKind, hamiltonian: LossHamiltonian) -> bool:
     """Whether a strategy has an error of its own on this loss."""
-    if isinstance(kind, (Exact, Statevector)):
+    if isinstance(kind, (Exact, Statevector, Contraction)):
         return False
     # All strategies without samples take a squared error's moments exactly.
     return isinstance(kind, Sampled) or not isinstance(hamiltonian.terms, QuadraticTerms)
