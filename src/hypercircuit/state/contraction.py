@@ -284,7 +284,10 @@ def plan_contraction(
         if excess <= 1 or excess * schedule.n_slices > MOST_SLICES:
             break
         target = schedule.largest.at(1) / max(2.0, excess)
-        tree = slice_tree(_with_one_term(tree), target, search.seed)
+        sliced = slice_tree(_with_one_term(tree), target, search.seed)
+        if sliced.nslices == schedule.n_slices:
+            break
+        tree = sliced
         schedule = schedule_of(tree)
     spare = budget.max_bytes / kept - schedule.entries.fixed
     at_once = max(1, min(terms, int(spare // max(1, schedule.entries.each))))

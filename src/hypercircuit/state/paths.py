@@ -20,6 +20,8 @@ import cotengra
 REFERENCE_TERMS = 32
 #: More slices of one contraction are not tried.
 MOST_SLICES = 4096
+#: Where a rough tree has tensors of this many entries, it is not refined: no budget allows that.
+_HOPELESS = 2.0**48
 
 
 def default_cache() -> Path:
@@ -37,7 +39,8 @@ class PathSearch:
     - `repeats`: trees that cotengra's hyper-optimiser tries, at least 1; each one is refined by
       reconfiguring its subtrees.
     - `cache`: the folder that found paths are kept in; left out, `default_cache()`.
-    - `seed`: of the search, so that the same structure has the same path on every machine.
+    - `seed`: of the settings that the search tries. Ties within a search are broken at random: it
+      is the cache that gives the same structure the same path.
 
     **Raises:** `ValueError` if `repeats` is not positive.
     """
@@ -73,15 +76,42 @@ class PathSearch:
             reconf_opts={},
         )
         _, missing = optimiser.hash_query(inputs, output, dict(sizes))
-        tree = optimiser.search(inputs, output, dict(sizes))
+        tree = self._rough(inputs, output, sizes) if missing else None
+        if tree is None or tree.max_size() < _HOPELESS:
+            tree = optimiser.search(inputs, output, dict(sizes))
+        else:
+            optimiser.update_from_tree(tree, overwrite=False)
         return tree, time.perf_counter() - begun, not missing
+
+    def _rough(
+        self,
+        inputs: Sequence[tuple[str, ...]],
+        output: tuple[str, ...],
+        sizes: Mapping[str, int],
+    ) -> Any:
+        """One tree, not refined: whether a search is worth its time."""
+        optimiser = cotengra.HyperOptimizer(
+            methods=("greedy",),
+            max_repeats=1,
+            optlib="random",
+            optlib_opts={"seed": self.seed},
+            parallel=False,
+            reconf_opts=None,
+            slicing_opts=None,
+            simulated_annealing_opts=None,
+        )
+        return optimiser.search(inputs, output, dict(sizes))
 
 
 def slice_tree(tree: Any, largest: float, seed: int) -> Any:
-    """A copy of the tree with indices fixed, one by one, until no tensor exceeds `largest` or
-    there are `MOST_SLICES` slices."""
+    """A copy of the tree with at least one more index fixed where one is left: until no tensor
+    exceeds `largest` or there are `MOST_SLICES` slices."""
     tree = tree.copy()
-    while tree.max_size() > max(1.0, largest) and tree.nslices < MOST_SLICES:
+    while True:
+        before = tree.nslices
         tree.slice_(target_slices=2, allow_outer=False, max_repeats=4, seed=seed)
+        if tree.nslices == before:
+            return tree
         tree.subtree_reconfigure_(seed=seed)
-    return tree
+        if tree.max_size() <= largest or tree.nslices >= MOST_SLICES:
+            return tree

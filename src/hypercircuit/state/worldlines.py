@@ -17,7 +17,8 @@ four.
 A worldline of few segments is one tensor; a segment with a single CX is summed out on the spot, and
 the tensor has the partner's index in its place. Longer worldlines are chains of matrices.
 
-Gates outside of the past light cone of the sites where D acts cancel and are left out. All entries
+Gates outside of the past light cone of the sites where D acts cancel and are left out, and so do
+CX that commute with what D has become when it reaches them. All entries
 of all partial contractions are at most one in size (projected and traced states), so nothing
 overflows on any number of qubits.
 """
@@ -145,12 +146,20 @@ def worldlines(circuit: Graph, sites: Iterable[int]) -> Worldlines:
     support = sorted(set(sites))
     if not support:
         raise ValueError("sites must hold at least one qubit, got none")
-    active, events = set(support), []
+    # What the operator is on every active qubit, seen from before a CX: diagonal in the basis of
+    # bits ("Z"), in that of targets ("X"), or neither. A CX whose ends are diagonal in its own
+    # bases, or free, commutes and cancels.
+    active = dict.fromkeys(support, "")
+    events = []
     for layer in range(circuit.depth, 1, -1):
+        active = dict.fromkeys(active, "")
         for control, target in reversed(circuit.layer(layer)):
-            if control in active or target in active:
-                active |= {control, target}
-                events.append((layer, control, target))
+            on_control, on_target = active.get(control), active.get(target)
+            if on_control in (None, "Z") and on_target in (None, "X"):
+                continue
+            active[control] = "Z" if on_control in (None, "Z") else ""
+            active[target] = "X" if on_target in (None, "X") else ""
+            events.append((layer, control, target))
     events.reverse()
     qubits = sorted(active)
     name = {qubit: number for number, qubit in enumerate(qubits)}
