@@ -67,6 +67,33 @@ def brickwork_statevector(angles):
     return state
 
 
+def graph_statevector(angles, layers):
+    """Return the state of a circuit on a graph from |0...0>, shape (2**n_qubits,).
+
+    Layer d = 1..depth applies CX on the pairs (control, target) of layers[d - 1] in their order,
+    each as a permutation of the amplitudes, then Ry(theta), then Rz(phi), on every qubit.
+
+    Args:
+        angles: shape (depth, n_qubits, 1 or 2), radians; [..., 0] is theta and [..., 1] is phi.
+        layers: per layer the pairs of sites, counted from 0.
+    """
+    angles = np.asarray(angles, dtype=np.float64)
+    n_qubits = angles.shape[1]
+    state = np.zeros(2**n_qubits, dtype=np.complex128)
+    state[0] = 1.0
+    bits = bits_table(n_qubits).astype(np.int64)
+    powers = 2 ** np.arange(n_qubits - 1, -1, -1)
+    for own, pairs in zip(angles, layers, strict=True):
+        for control, target in pairs:
+            flipped = bits.copy()
+            flipped[:, target] ^= bits[:, control]
+            state = state[flipped @ powers]
+        for site, (theta, *phi) in enumerate(own):
+            gate = rotation(PAULI_Z, phi[0] if phi else 0.0) @ rotation(PAULI_Y, theta)
+            state = apply_gate(state, gate, site, n_qubits)
+    return state
+
+
 # ---------------------------------------------------------------- networks
 
 

@@ -23,6 +23,7 @@ ROOMS = (
     "_files",
     "_hdf5",
     "_quimb",
+    "_threads",
     "_precision",
     "_types",
     "data",

@@ -14,7 +14,7 @@ from .bnn import (
     scale_choice as scale_choice,
     skip_choice as skip_choice,
 )
-from .circuit import Brickwork as Brickwork
+from .circuit import Brickwork as Brickwork, Graph as Graph
 from .config import Config as Config, ConfigError as ConfigError, load_config as load_config
 from .data import (
     DataFileError as DataFileError,
@@ -41,6 +41,8 @@ from .decode import (
 )
 from .energy import (
     MPO as MPO,
+    Contraction as Contraction,
+    ContractionCost as ContractionCost,
     Cumulant as Cumulant,
     Estimate as Estimate,
     Exact as Exact,
@@ -70,7 +72,9 @@ from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_r
 from .run_compile import compile_run as compile_run
 from .run_restarts import restarts_run as restarts_run
 from .state import (
+    Born as Born,
     ExactMPS as ExactMPS,
+    born as born,
     correlations as correlations,
     exact_mps as exact_mps,
     log_probability as log_probability,

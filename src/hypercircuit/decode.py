@@ -12,25 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from ._files import write_atomically, write_text
 from ._types import Angles, AnyArray
-from .bnn import Network
-from .circuit import Brickwork
+from .bnn import Choice, Network
+from .circuit import Brickwork, Graph
 from .data import Dataset, Splits
-from .energy import Exact, PreparedEnergy
+from .energy import Contraction, EnergyKind, Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
-from .state import (
-    exact_mps,
-    joint_probabilities,
-    log_probability,
-    marginals,
-    most_likely,
-    sample,
-)
+from .state import Born, born, exact_mps, joint_probabilities
 from .train import Progress, StopSignals
 
 _NETWORKS_AT_ONCE = 16
@@ -77,7 +69,7 @@ class Decoded:
 
 
 def decode(
-    circuit: Brickwork,
+    circuit: Brickwork | Graph,
     params: Angles,
     network: Network,
     loss: Loss,
@@ -87,6 +79,7 @@ def decode(
     samples: int = 100,
     beam: int = 16,
     candidates: UInt8[np.ndarray, "n n_qubits"] | None = None,
+    state: Born | None = None,
 ) -> Decoded:
     """Sample networks, add the likeliest ones, rank them all by validation loss.
 
@@ -97,10 +90,12 @@ def decode(
     - `samples`: networks drawn from the Born distribution.
     - `beam`: width of the beam search for the likeliest network.
     - `candidates`: further bitstrings to rank, such as the best one seen while training.
+    - `state`: the Born distribution, such as one with a budget of its own; left out,
+      `born(circuit, params)`.
     """
-    mps = exact_mps(circuit, params)
-    drawn, _ = sample(mps, key, samples)
-    likeliest, _ = most_likely(mps, beam)
+    state = state or born(circuit, params)
+    drawn, _ = state.sample(key, samples)
+    likeliest, _ = state.most_likely(beam)
     pool = [np.asarray(likeliest[:1]), np.asarray(drawn)]
     if candidates is not None:
         pool.append(np.asarray(candidates, np.uint8))
@@ -124,7 +119,7 @@ def decode(
 
     return Decoded(
         bits=bits[best],
-        log_probability=float(log_probability(mps, jnp.asarray(bits[best : best + 1]))[0]),
+        log_probability=float(state.log_probability(bits[best : best + 1])[0]),
         best=score(lambda rows, _: rows[best]),
         most_likely=score(lambda rows, _: rows[0]),
         sample_mean=score(lambda rows, _: rows[chosen].mean(0)),
@@ -215,21 +210,30 @@ def _saved_sums(
 
 def exact_energy(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork,
+    circuit: Brickwork | Graph,
     params: Angles,
     *,
     batch_size: int = 200,
     progress: Progress | None = None,
     save: str | os.PathLike[str] | None = None,
     stop: StopSignals | None = None,
+    kind: EnergyKind | None = None,
 ) -> float | None:
     """The energy with every product term of every example; its error is the spectral error.
 
-    See `full_energy` for the arguments; None only if `stop` ended it.
+    **Arguments:**
+
+    - `kind`: a strategy without an error of its own; left out, `Exact()` for chains and
+      `Contraction()` for graphs.
+
+    See `full_energy` for the others; None only if `stop` ended it.
     """
-    prepared = Exact().prepare(
+    if kind is None:
+        kind = Contraction() if isinstance(circuit, Graph) else Exact()
+    chain: Any = circuit
+    prepared = kind.prepare(
         hamiltonian,
-        circuit,
+        chain,
         batch_size=min(batch_size, hamiltonian.n_examples),
         dtype=np.dtype(params.dtype),
     )
@@ -282,10 +286,10 @@ def _weight_dtype(network: Network) -> type[np.generic]:
 
 
 def magnetisation_images(
-    circuit: Brickwork, params: Angles, network: Network
+    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
 ) -> Float[np.ndarray, "units n_inputs"]:
     """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
-    values = np.asarray(jax.jit(lambda p: marginals(exact_mps(circuit, p)))(params))
+    values = (state or born(circuit, params)).marginals()
     return values[network.register.weights[0][:, : network.n_inputs]]
 
 
@@ -322,28 +326,37 @@ class ChosenOptions:
         )
 
 
-def architecture(circuit: Brickwork, params: Angles, network: Network) -> list[ChosenOptions]:
+def architecture(
+    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
+) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
-    return architectures(circuit, params[None], network)[0]
+    state = state or born(circuit, params)
+    return [
+        _chosen_options(choice, state.joint_probabilities(sites))
+        for choice, sites in zip(network.choices, network.register.choices, strict=True)
+    ]
 
 
 def architectures(
     circuit: Brickwork, params: Float[AnyArray, "states depth n_qubits kinds"], network: Network
 ) -> list[list[ChosenOptions]]:
-    """`architecture` of several states, such as those of restarts."""
+    """`architecture` of several states of a chain, such as those of restarts."""
     found: list[list[ChosenOptions]] = [[] for _ in params]
     for choice, sites in zip(network.choices, network.register.choices, strict=True):
         probe = functools.partial(jax.lax.map, lambda p, sites=sites: _joint(circuit, p, sites))
-        codes = np.asarray(jax.jit(probe)(params), np.float64)
-        n_options = len(choice.options)
-        tables = np.zeros((len(codes), len(sites), n_options))
-        for code in range(codes.shape[2]):
-            tables[..., code % n_options] += codes[..., code]
-        labels = tuple(option.label for option in choice.options)
-        for each, table in zip(found, tables, strict=True):
-            each.append(ChosenOptions(choice.name, labels, table))
+        for each, codes in zip(found, jax.jit(probe)(params), strict=True):
+            each.append(_chosen_options(choice, codes))
     return found
 
 
 def _joint(circuit: Brickwork, params: Angles, sites: np.ndarray) -> jax.Array:
     return joint_probabilities(exact_mps(circuit, params), sites)
+
+
+def _chosen_options(choice: Choice, codes: AnyArray) -> ChosenOptions:
+    """From the distribution (copies, codes) of a choice's bits."""
+    codes, n_options = np.asarray(codes, np.float64), len(choice.options)
+    table = np.zeros((len(codes), n_options))
+    for code in range(codes.shape[1]):
+        table[:, code % n_options] += codes[:, code]
+    return ChosenOptions(choice.name, tuple(option.label for option in choice.options), table)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from .bnn import Network
-from .circuit import Brickwork
+from .circuit import Brickwork, Graph
 from .config import Config, ConfigError, make_network
 from .data import (
     Dataset,
@@ -33,7 +33,7 @@ class Problem:
     splits: Splits
     network: Network
     loss: Loss
-    circuit: Brickwork
+    circuit: Brickwork | Graph
 
 
 def build_problem(config: Config) -> Problem:
@@ -50,7 +50,7 @@ def build_problem(config: Config) -> Problem:
         raise ConfigError(
             f"network.outputs, loss.kind and data.classes do not fit: {error}"
         ) from error
-    return Problem(splits, network, loss, Brickwork(config.circuit.depth, config.circuit.rotations))
+    return Problem(splits, network, loss, build_circuit(config, network, splits.train))
 
 
 def build_network(config: Config, data: Dataset) -> Network:
@@ -60,6 +60,63 @@ def build_network(config: Config, data: Dataset) -> Network:
     """
     settings = config.network
     return make_network(settings, data.n_inputs, settings.outputs or data.n_classes)
+
+
+def build_circuit(config: Config, network: Network, data: Dataset) -> Brickwork | Graph:
+    """The configured hypercircuit on the network's register.
+
+    **Raises:** `ConfigError` for a graph that the register or the data does not have.
+    """
+    settings = config.circuit
+    depth, rotations, n_qubits = settings.depth, settings.rotations, network.n_qubits
+    if settings.ansatz == "brickwork":
+        return Brickwork(depth, rotations)
+    try:
+        if settings.edges == "ring":
+            graph = Graph.ring(n_qubits, depth, rotations)
+        elif settings.edges == "tree":
+            graph = Graph.tree(n_qubits, depth, rotations)
+        elif settings.edges == "star":
+            graph = Graph.star(n_qubits, depth, rotations, centre=settings.centre)
+        elif settings.edges == "grid":
+            graph = _grid(network, data, depth, rotations)
+        elif settings.edges == "architecture":
+            neurons = np.sort(network.register.weights[0], axis=1)
+            graph = Graph.centred(
+                sorted(map(int, network.global_sites)), neurons.tolist(), depth, rotations
+            )
+        else:
+            graph = Graph(settings.pairs, depth, rotations)
+        if settings.schedule != "auto":
+            graph = Graph(
+                graph.edges, depth, rotations, schedule=settings.schedule, colours=graph.colours
+            )
+        graph.shape(n_qubits)
+    except ValueError as error:
+        raise ConfigError(f"circuit.edges={settings.edges!r}: {error}") from error
+    return graph
+
+
+def _grid(network: Network, data: Dataset, depth: int, rotations: str) -> Graph:
+    """An image a block of a linear network."""
+    if data.image_shape is None:
+        raise ValueError("the examples are no images; take another graph")
+    if network.n_hidden:
+        raise ValueError(f"a grid is for linear networks, got {network.n_hidden} hidden layers")
+    if network.order.endswith("-reversed"):
+        raise ValueError(f"a grid starts with its first pixel, got network.order={network.order!r}")
+    blocks = network.register.blocks
+    height, width = data.image_shape
+    bias = network.layers[0].bias
+    return Graph.grid(
+        height,
+        width,
+        depth,
+        rotations,
+        bias=bias,
+        copies=len(blocks.outputs),
+        start=blocks.start,
+    )
 
 
 def load_splits(config: Config) -> Splits:

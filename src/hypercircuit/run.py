@@ -31,7 +31,7 @@ import optax
 from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
-from .circuit import Brickwork
+from .circuit import Brickwork, Graph
 from .config import Config, ConfigError, load_config
 from .decode import (
     ChosenOptions,
@@ -45,6 +45,7 @@ from .decode import (
 )
 from .energy import (
     MPO,
+    Contraction,
     Cumulant,
     EnergyKind,
     Exact,
@@ -57,7 +58,8 @@ from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import check_route
 from .problem import Problem, build_problem, describe_data
-from .state import ExactMPS, bit_probabilities, exact_mps, sample
+from .state import Born, born
+from .state.born import AT_ONCE
 from .study import plot_architecture, plot_training, plot_weights
 from .train import (
     LBFGS,
@@ -102,6 +104,8 @@ def train_run(
         )
         report(hamiltonian.describe())
         kind = _energy_kind(config, hamiltonian, report)
+        if isinstance(kind, Contraction):
+            _check_budget(config, problem, hamiltonian, kind, report)
         # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.toml", config.to_toml())
@@ -140,6 +144,13 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
     **Raises:** `ConfigError` for a strategy that the loss does not have.
     """
     settings = config.energy
+    if settings.kind == "contraction" or config.circuit.ansatz == "graph":
+        if isinstance(hamiltonian.terms, NoTerms):
+            raise ConfigError(
+                f"energy.kind='contraction' is not possible: {hamiltonian.terms.reason}; take "
+                "circuit.ansatz='brickwork' and energy.kind='sampled'"
+            )
+        return _contraction(config)
     if settings.kind == "auto":
         return _chosen_energy(hamiltonian, settings.samples, report)
     if settings.kind == "statevector":
@@ -182,6 +193,36 @@ def _operators(config: Config) -> MPO:
     )
 
 
+def _contraction(config: Config) -> Contraction:
+    settings = config.energy
+    cache = settings.path_cache or None
+    return Contraction(settings.max_bytes, settings.max_flops, cache=cache)
+
+
+def _check_budget(
+    config: Config,
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    kind: Contraction,
+    report: Report,
+) -> None:
+    """Report what a batch costs; refuse what training or decoding could not pay."""
+    circuit, n_examples = problem.circuit, hamiltonian.n_examples
+    dtype = np.dtype(config.train.precision)
+    size = min(config.train.batch_size or n_examples, n_examples)
+    cost = kind.estimate(hamiltonian, circuit, batch_size=size, dtype=dtype)
+    report(cost.describe())
+    cost.check(kind.budget)
+    params = jax.numpy.zeros(circuit.shape(hamiltonian.n_qubits), dtype)
+    side_by_side = max(config.decode.samples, config.decode.beam, AT_ONCE)
+    _state(config, circuit, params).check(side_by_side)
+
+
+def _state(config: Config, circuit: Brickwork | Graph, params: Angles) -> Born:
+    contraction = _contraction(config)
+    return born(circuit, params, budget=contraction.budget, search=contraction.search)
+
+
 def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
     """`energy.kind = "auto"`: what is possible, and the sentence that says why."""
     unseparable = isinstance(hamiltonian.terms, NoTerms)
@@ -208,9 +249,13 @@ def _train(
         scale=config.circuit.init_scale,
         dtype=np.dtype(settings.precision),
     )
+    ansatz = f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
+    if isinstance(circuit, Graph):
+        ansatz = f"{circuit.describe()}, on {hamiltonian.n_qubits} qubits"
+    else:
+        ansatz += f"{circuit.max_bond}"
     report(
-        f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
-        f"{circuit.max_bond}, {params.size} angles; energy {kind.name}, "
+        f"{ansatz}, {params.size} angles; energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
     trained = train(
@@ -281,7 +326,7 @@ def _training_result(
         "message": trained.message,
         "n_qubits": hamiltonian.n_qubits,
         "depth": problem.circuit.depth,
-        "max_bond": problem.circuit.max_bond,
+        "max_bond": None if isinstance(problem.circuit, Graph) else problem.circuit.max_bond,
         "n_parameters": int(np.size(trained.params)),
         "steps": trained.step,
         "seconds": trained.seconds,
@@ -320,6 +365,7 @@ def _decode_run(
     """Decode networks, write the best one, and evaluate the final energy."""
     circuit, params, network = problem.circuit, trained.params, problem.network
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+    state = _state(config, circuit, params)
     decoded = decode(
         circuit,
         params,
@@ -330,6 +376,7 @@ def _decode_run(
         samples=config.decode.samples,
         beam=config.decode.beam,
         candidates=None if trained.best_bits is None else trained.best_bits[None],
+        state=state,
     )
     save_network(folder / "best_network.npz", network, decoded.bits)
     accuracy, where = decoded.best.validation_accuracy, "validation"
@@ -339,7 +386,7 @@ def _decode_run(
         f"decoded the best of {config.decode.samples + 2} networks: {100 * accuracy:.2f} % on the "
         f"{where} examples"
     )
-    choices = architecture(circuit, params, network)
+    choices = architecture(circuit, params, network, state)
     for choice in choices:
         report(choice.describe())
     if stop.requested is not None:
@@ -368,14 +415,14 @@ def _decode_run(
             for each in choices
             if len(each.probabilities) > 1
         }
-    _plot_run(problem, trained, result, choices, folder)
+    _plot_run(problem, trained, result, choices, folder, state)
     return result
 
 
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork,
+    circuit: Brickwork | Graph,
     params: Angles,
     folder: Path,
     report: Report,
@@ -389,29 +436,34 @@ def _final_energy(
     n_examples = hamiltonian.n_examples
     begun = time.perf_counter()
     error = None
+    chain: Any = circuit
     if isinstance(hamiltonian.terms, NoTerms):
         report(
             f"now the energy of {n_examples} examples, from {config.decode.energy_samples} samples"
         )
         key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
         n_samples = config.decode.energy_samples
-        estimate = sampled_energy(hamiltonian, circuit, params, key, n_samples)
+        estimate = sampled_energy(hamiltonian, chain, params, key, n_samples)
         energy: float | None = float(estimate.value)
         error = float(estimate.standard_error)
     elif config.energy.kind == "statevector":
         prepared = Statevector().prepare(
-            hamiltonian, circuit, batch_size=n_examples, dtype=np.dtype(params.dtype)
+            hamiltonian, chain, batch_size=n_examples, dtype=np.dtype(params.dtype)
         )
         energy = full_energy(prepared, params)
     else:
         report(f"now the exact energy of {n_examples} examples")
+        # Contractions keep to the size of batch whose cost was checked before the run.
+        graph = isinstance(circuit, Graph)
         energy = exact_energy(
             hamiltonian,
             circuit,
             params,
+            batch_size=(config.train.batch_size or n_examples) if graph else 200,
             progress=Progress(),
             save=folder / "final_energy.json",
             stop=stop,
+            kind=_contraction(config) if graph else None,
         )
     if energy is None:
         return None
@@ -436,6 +488,7 @@ def _plot_run(
     result: dict[str, Any],
     choices: list[ChosenOptions],
     folder: Path,
+    state: Born,
 ) -> None:
     plot_training(trained.history, folder / "training.png", unit=problem.loss.unit, final=result)
     if choices:
@@ -447,7 +500,7 @@ def _plot_run(
     if shape is not None:
         with np.load(folder / "best_network.npz") as arrays:
             weights = arrays["weights_0"].astype(np.float32)
-        images = magnetisation_images(problem.circuit, trained.params, problem.network)
+        images = magnetisation_images(problem.circuit, trained.params, problem.network, state)
         plot_weights(weights, images, shape, folder / "weights.png")
 
 
@@ -485,26 +538,29 @@ def sample_run(
     folder: str | os.PathLike[str], n_samples: int, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw networks from a run's trained state: bits (n, n_qubits) and log-probabilities."""
-    with _trained_state(Path(folder)) as mps:
-        bits, log_probabilities = sample(mps, jax.random.key(seed), n_samples)
+    with _trained_state(Path(folder)) as (state, _):
+        bits, log_probabilities = state.sample(jax.random.key(seed), n_samples)
         return np.asarray(bits), np.asarray(log_probabilities)
 
 
 def marginals_run(folder: str | os.PathLike[str]) -> np.ndarray:
     """The probability that each bit is 1 in a run's trained state, (n_qubits,)."""
-    with _trained_state(Path(folder)) as mps:
-        return np.asarray(bit_probabilities(mps), np.float64)
+    with _trained_state(Path(folder)) as (state, n_qubits):
+        bits = state.joint_probabilities(np.arange(n_qubits)[:, None])
+        return np.asarray(bits[:, 1], np.float64)
 
 
 @contextlib.contextmanager
-def _trained_state(folder: Path) -> Iterator[ExactMPS]:
-    """A run's state, in the precision it was trained in until the end of the block."""
+def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
+    """A run's state and its qubits, in the precision of training until the end of the block."""
     config = run_config(folder, [])
     with np.load(expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
     with jax.enable_x64(angles.dtype == np.float64):
-        circuit = Brickwork(config.circuit.depth, config.circuit.rotations)
-        yield exact_mps(circuit, jax.numpy.asarray(angles))
+        circuit: Brickwork | Graph = Brickwork(config.circuit.depth, config.circuit.rotations)
+        if config.circuit.ansatz == "graph":
+            circuit = build_problem(config).circuit
+        yield _state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -97,14 +97,7 @@ class Brickwork(eqx.Module):
         """
         if n_qubits < 1:
             raise ValueError(f"n_qubits must be at least 1, got {n_qubits}")
-        check_precision(dtype)
-        shape = self.shape(n_qubits)
-        if how == "uniform":
-            return jax.random.uniform(key, shape, dtype, 0.0, 2 * jnp.pi)
-        if how == "near-uniform":
-            noise = scale * jax.random.normal(key, shape, dtype)
-            return noise.at[-1, :, 0].add(jnp.pi / 2)
-        raise ValueError(f"how must be one of {', '.join(INITIALISERS)}, got {how!r}")
+        return start_angles(key, self.shape(n_qubits), how, scale, dtype)
 
     def cells(self, params: Angles) -> CellTensors:
         """The exact MPS as cell tensors (n_cells, bond, 2, 2, bond).
@@ -120,7 +113,7 @@ class Brickwork(eqx.Module):
         n_cells = (n_qubits + 1) // 2
         odd = n_qubits % 2 == 1
         angles = jnp.pad(params, ((0, 0), (0, int(odd)), (0, 0)))
-        gates = _rotations(angles).reshape(depth, n_cells, 2, 2, 2)
+        gates = rotation_matrices(angles).reshape(depth, n_cells, 2, 2, 2)
         has_pair = jnp.ones(n_cells, bool).at[-1].set(not odd)[:, None, None, None, None]
         identity = jnp.eye(2, dtype=gates.dtype)
 
@@ -142,7 +135,24 @@ class Brickwork(eqx.Module):
         return state
 
 
-def _rotations(angles: Float[Array, "*batch kinds"]) -> jax.Array:
+def start_angles(
+    key: PRNGKeyArray,
+    shape: tuple[int, int, int],
+    how: str,
+    scale: float,
+    dtype: np.dtype | type,
+) -> Angles:
+    """Random start angles of a shape, see `Brickwork.init`."""
+    check_precision(dtype)
+    if how == "uniform":
+        return jax.random.uniform(key, shape, dtype, 0.0, 2 * jnp.pi)
+    if how == "near-uniform":
+        noise = scale * jax.random.normal(key, shape, dtype)
+        return noise.at[-1, :, 0].add(jnp.pi / 2)
+    raise ValueError(f"how must be one of {', '.join(INITIALISERS)}, got {how!r}")
+
+
+def rotation_matrices(angles: Float[Array, "*batch kinds"]) -> jax.Array:
     """Rz(phi) Ry(theta) as (*batch, 2, 2) matrices, real when there is no Rz."""
     half = angles / 2
     cos, sin = jnp.cos(half[..., 0]), jnp.sin(half[..., 0])

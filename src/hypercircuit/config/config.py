@@ -54,6 +54,7 @@ class Config:
         _check_data(self.data)
         _check_outputs(self)
         _check_unused(self)
+        _check_graph(self)
         if self.energy.kind in ("statevector", "mpo") and self.train.batch_size:
             raise ConfigError(
                 f"energy.kind={self.energy.kind!r} is the energy of all the examples at once, got "
@@ -164,8 +165,8 @@ def _check_lbfgs(config: Config) -> None:
         raise ConfigError(
             "optimiser.name='lbfgs' needs an energy that is no estimate, got "
             f"train.batch_size={config.train.batch_size}, energy.kind={config.energy.kind!r} and "
-            f"objective.beta={config.objective.beta}; set train.batch_size=0, energy.kind='mpo' or "
-            "'exact' and objective.beta=0"
+            f"objective.beta={config.objective.beta}; set train.batch_size=0, energy.kind='mpo', "
+            "'exact' or 'contraction' and objective.beta=0"
         )
 
 
@@ -317,6 +318,10 @@ def _check_unused(config: Config) -> None:
         ("data.rows", "data.downsample", "pick"),
         ("data.columns", "data.downsample", "pick"),
         ("circuit.init_scale", "circuit.init", "near-uniform"),
+        ("circuit.edges", "circuit.ansatz", "graph"),
+        ("circuit.schedule", "circuit.ansatz", "graph"),
+        ("circuit.pairs", "circuit.edges", "pairs"),
+        ("circuit.centre", "circuit.edges", "star"),
         ("energy.order", "energy.kind", "cumulant"),
     ):
         section, name = key.split(".")
@@ -327,6 +332,45 @@ def _check_unused(config: Config) -> None:
                 f"{key} is used only with {condition}='{wanted}', got {key}={to_text(value)} and "
                 f"{condition}='{setting}'; leave {key} out, or set {condition}='{wanted}'"
             )
+
+
+def _check_graph(config: Config) -> None:
+    """Graphs and contractions belong together, but a chain can be contracted too."""
+    graph, kind = config.circuit.ansatz == "graph", config.energy.kind
+    if graph and kind not in ("contraction", "auto"):
+        raise ConfigError(
+            "energy.kind must be 'contraction' or 'auto' with circuit.ansatz='graph', got "
+            f"{kind!r}, an energy of chains; set energy.kind='contraction', or "
+            "circuit.ansatz='brickwork'"
+        )
+    if graph and config.energy.samples != EnergyConfig().samples:
+        raise ConfigError(
+            "energy.samples is not used with circuit.ansatz='graph', whose energies are "
+            f"contracted, got energy.samples={config.energy.samples}; leave it out"
+        )
+    if graph and config.objective.beta:
+        raise ConfigError(
+            "objective.beta must be 0 with circuit.ansatz='graph', got "
+            f"{config.objective.beta}; the divergence is sampled from chains only"
+        )
+    if kind == "contraction" and config.objective.beta:
+        raise ConfigError(
+            "objective.beta must be 0 with energy.kind='contraction', got "
+            f"{config.objective.beta}; set energy.kind='exact' or 'cumulant'"
+        )
+    if graph and config.circuit.edges == "pairs" and not config.circuit.pairs:
+        raise ConfigError(
+            "circuit.edges='pairs' needs circuit.pairs, for example circuit.pairs=[[0, 1], [1, 2]]"
+        )
+    if not graph and kind != "contraction":
+        for name in ("max_bytes", "max_flops", "path_cache"):
+            value = getattr(config.energy, name)
+            if value != getattr(EnergyConfig(), name):
+                raise ConfigError(
+                    f"energy.{name} is used only for contractions, got energy.{name}="
+                    f"{to_text(value)} and energy.kind={kind!r}; leave it out, or set "
+                    "energy.kind='contraction'"
+                )
 
 
 def _get(config: Config, key: str) -> Any:

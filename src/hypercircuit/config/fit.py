@@ -56,7 +56,10 @@ def check_fit(config: "Config") -> None:
     network = make_network(narrow, 1, n_outputs)
     if config.energy.kind in ("exact", "statevector"):
         _check_separates(config, network)
-    if config.energy.kind not in ("sampled", "auto"):
+    contracted = config.circuit.ansatz == "graph" or config.energy.kind == "contraction"
+    if contracted:
+        _check_contracted(config, network)
+    if contracted or config.energy.kind not in ("sampled", "auto"):
         _check_settings(config, network)
     if config.energy.kind == "cumulant":
         _check_order(config, network)
@@ -111,6 +114,22 @@ def _check_separates(config: "Config", network: Network) -> None:
             f"energy.kind={kind!r} does not go with loss.kind={loss!r} of {network.n_outputs} "
             f"outputs and a hidden layer; set loss.kind to one of "
             f"{', '.join(separable_losses(network.n_outputs))}, or {instead}"
+        )
+
+
+def _check_contracted(config: "Config", network: Network) -> None:
+    if network.n_hidden:
+        raise ConfigError(
+            "contractions (energy.kind='contraction', circuit.ansatz='graph') take linear "
+            f"networks, got network.hidden={list(config.network.hidden)}; leave it out, or set "
+            "circuit.ansatz='brickwork' and energy.kind='exact', 'sampled' or 'cumulant'"
+        )
+    circuit = config.circuit
+    if circuit.ansatz == "graph" and circuit.edges == "architecture" and not network.global_sites:
+        raise ConfigError(
+            "circuit.edges='architecture' ties the qubits of network-wide choices to every neuron, "
+            "got network.choices without any; add one, such as "
+            "{ set = \"encoding\", options = [[-1, 1], [0, 1]] }, or set circuit.edges='ring'"
         )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from ..bnn import ACTIVATIONS, choice_from_dict
+from ..circuit.brickwork import INITIALISERS, ROTATIONS
+from ..circuit.graph import SCHEDULES
 from ..hamiltonian import LOSSES
 from ..hamiltonian.compile import MIN_TOLERANCE
 from .values import (
@@ -26,7 +28,7 @@ from .values import (
 )
 
 MNIST_SIDE = 28
-ENERGIES = ("cumulant", "exact", "sampled", "statevector", "mpo", "auto")
+ENERGIES = ("cumulant", "exact", "sampled", "statevector", "contraction", "mpo", "auto")
 
 
 @dataclass(frozen=True)
@@ -191,21 +193,32 @@ class CircuitConfig(Section):
     """The hypercircuit and its first angles.
 
     Attributes:
-        ansatz: "brickwork".
+        ansatz: "brickwork", or "graph", whose CX act along `edges`; its energies are contracted.
         depth: layers, at least 1; 1 is the product state.
         rotations: "ry-rz" (published) or "ry", whose state and arithmetic are real.
         init: "near-uniform" (a Born distribution near the uniform one) or "uniform"
             (every angle uniform on the circle).
         init_scale: standard deviation of the "near-uniform" angles around their
             centre, in radians.
+        edges: of "graph": "ring"; "tree", a binary one; "star", qubit `centre` controls all
+            others; "grid", every output's image, each pixel tied to its neighbours;
+            "architecture", the qubits of network-wide choices tied to every neuron; or "pairs".
+        pairs: the edges of "pairs", control first.
+        centre: of "star", a qubit counted from 0.
+        schedule: "colours", a layer applies one matching of the edges; "all", every edge; or
+            "auto", the latter for "star" and "architecture" and the former for others.
     """
 
     section: ClassVar[str] = "circuit"
-    ansatz: str = setting("brickwork", one_of("brickwork"))
+    ansatz: str = setting("brickwork", one_of("brickwork", "graph"))
     depth: int = setting(4, at_least(1, "depth 1 is the product state"))
-    rotations: str = setting("ry-rz", one_of("ry-rz", "ry"))
-    init: str = setting("near-uniform", one_of("near-uniform", "uniform"))
+    rotations: str = setting("ry-rz", one_of(*ROTATIONS))
+    init: str = setting("near-uniform", one_of(*INITIALISERS))
     init_scale: float = setting(0.1, at_least(0))
+    edges: str = setting("ring", one_of("ring", "tree", "star", "grid", "architecture", "pairs"))
+    pairs: tuple[tuple[int, int], ...] = setting(())
+    centre: int = setting(0, at_least(0))
+    schedule: str = setting("auto", one_of("auto", *SCHEDULES))
 
 
 @dataclass(frozen=True)
@@ -215,12 +228,16 @@ class EnergyConfig(Section):
     Attributes:
         kind: "cumulant"; "exact"; "sampled", for any network; "statevector": exact from all 2^N
             losses, for at most 24 qubits and all the examples at once; "mpo", compressed operators
-            for all the examples at once, see [mpo]; or "auto": "exact" where the loss separates
-            and "sampled" where it does not.
+            for all the examples at once, see [mpo]; "contraction": exact on any graph; or "auto":
+            "contraction" on a graph, otherwise "exact" where the loss separates and "sampled"
+            where it does not.
         order: cumulants used by "cumulant", 2 or 4.
         samples: networks drawn per step by "sampled", at least 2.
         check_examples: examples on which the estimator is compared with the exact
             energy at every evaluation, at least 1.
+        max_bytes: memory that a contraction and its gradient may take.
+        max_flops: floating-point operations that they may take for one batch.
+        path_cache: folder of contraction paths; "" is `hypercircuit/paths` in the user's cache.
     """
 
     section: ClassVar[str] = "energy"
@@ -228,6 +245,9 @@ class EnergyConfig(Section):
     order: int = setting(2, one_of(2, 4))
     samples: int = setting(32, at_least(2))
     check_examples: int = setting(100, at_least(1))
+    max_bytes: float = setting(2e9, above(0))
+    max_flops: float = setting(1e13, above(0))
+    path_cache: str = setting("")
 
 
 @dataclass(frozen=True)

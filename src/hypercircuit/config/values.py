@@ -115,6 +115,7 @@ _NOUNS: Mapping[Any, tuple[str, Any]] = {
     int: ("integers", 0),
     float: ("numbers", 0.5),
     str: ("strings", "a"),
+    tuple[int, int]: ("pairs of integers", (0, 1)),
 }
 
 
@@ -128,7 +129,10 @@ def _convert_list(key: str, value: object, kind: Any, fix: str) -> tuple[Any, ..
     noun, one = _NOUNS[kinds[0]]
     rule = f"a list of {noun}" if length is None else f"a list of {length} {noun}"
     if not isinstance(value, (list, tuple)) or (length is not None and len(value) != length):
-        raise refuse(key, rule, value, fix if length is not None else f"for example {key} = [0, 1]")
+        if length is None:
+            some = "[[0, 1], [1, 2]]" if isinstance(one, tuple) else "[0, 1]"
+            fix = f"for example {key} = {some}"
+        raise refuse(key, rule, value, fix)
     return tuple(
         convert(f"{key}[{index}]", item, kinds[0], one) for index, item in enumerate(value)
     )

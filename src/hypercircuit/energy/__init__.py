@@ -7,6 +7,11 @@ from .base import (
     PreparedEnergy as PreparedEnergy,
 )
 from .choose import choose_energy as choose_energy
+from .contraction import (
+    Contraction as Contraction,
+    ContractionCost as ContractionCost,
+    ContractionEnergy as ContractionEnergy,
+)
 from .cumulant import Cumulant as Cumulant
 from .dense import Statevector as Statevector
 from .exact import Exact as Exact

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._precision import check_precision
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork
+from ..circuit import Brickwork, Graph
 from ..hamiltonian import LossHamiltonian
 from ..state import ExactMPS, exact_mps
 
@@ -36,15 +36,30 @@ class PreparedEnergy(abc.ABC):
     - `circuit`: the hypercircuit.
     - `batch_size`: examples per batch.
     - `dtype`: float32 or float64 (which needs JAX's x64 mode).
+
+    **Raises:** `ValueError` for a circuit on a graph, if this kind of energy takes chains only.
     """
 
+    #: Whether circuits on graphs are evaluated.
+    graphs: ClassVar[bool] = False
+
     def __init__(
-        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+        self,
+        hamiltonian: LossHamiltonian,
+        circuit: Brickwork | Graph,
+        batch_size: int,
+        dtype: np.dtype,
     ) -> None:
+        if isinstance(circuit, Graph) and not self.graphs:
+            raise ValueError(
+                f"{type(self).__name__} takes chains (Brickwork), got a {circuit.describe()}; use "
+                "Contraction(), energy.kind='contraction'"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.hamiltonian = hamiltonian
-        self.circuit = circuit
+        # Those that take chains only work with the chain's own attributes.
+        self.circuit: Brickwork = circuit  # type: ignore[assignment]
         self.batch_size = batch_size
         self.dtype = check_precision(dtype)
 

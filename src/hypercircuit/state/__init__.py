@@ -1,5 +1,10 @@
 """What the circuit makes: the exact MPS, its Born distribution, samples and moments."""
 
+from .born import (
+    Born as Born,
+    born as born,
+    graph_statevector as graph_statevector,
+)
 from .condition import condition as condition
 from .exact import ExactMPS as ExactMPS, exact_mps as exact_mps
 from .interchange import (

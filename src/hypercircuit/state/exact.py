@@ -95,7 +95,15 @@ class ExactMPS(eqx.Module):
 
 
 def exact_mps(circuit: Brickwork, params: Angles) -> ExactMPS:
-    """The exact state that `circuit` prepares with `params`; differentiable, jit-compatible."""
+    """The exact state that `circuit` prepares with `params`; differentiable, jit-compatible.
+
+    **Raises:** `ValueError` for a circuit that is not a chain.
+    """
+    if not isinstance(circuit, Brickwork):
+        raise ValueError(
+            f"only a chain (Brickwork) has an exact matrix product state here, got "
+            f"{type(circuit).__name__}; use born(circuit, params), or Contraction() for energies"
+        )
     cells = circuit.cells(params)
     maps = _doubled_maps(cells)
     left, right = _environments(maps, circuit.reach, cells.shape[-1])

@@ -17,7 +17,15 @@ import numpy as np
 
 from .._types import Angles
 from ..circuit import Brickwork
-from ..energy import EnergyKind, Exact, MPOEnergy, Sampled, SampledEnergy, Statevector
+from ..energy import (
+    Contraction,
+    EnergyKind,
+    Exact,
+    MPOEnergy,
+    Sampled,
+    SampledEnergy,
+    Statevector,
+)
 from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
 from ..state import exact_mps
 from .objective import CHECK, CHECK_PENALTY, KLPenalty, step_key
@@ -115,7 +123,7 @@ class PenaltyCheck:
 
 def needs_check(kind: EnergyKind, hamiltonian: LossHamiltonian) -> bool:
     """Whether a strategy has an error of its own on this loss."""
-    if isinstance(kind, (Exact, Statevector)):
+    if isinstance(kind, (Exact, Statevector, Contraction)):
         return False
     # All strategies without samples take a squared error's moments exactly.
     return isinstance(kind, Sampled) or not isinstance(hamiltonian.terms, QuadraticTerms)

@@ -19,11 +19,19 @@ import optax
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork
+from ..circuit import Brickwork, Graph
 from ..data import Dataset
-from ..energy import MPO, Batch, CompleteEnergy, EnergyKind, MPOEnergy, Sampled
+from ..energy import (
+    MPO,
+    Batch,
+    CompleteEnergy,
+    Contraction,
+    EnergyKind,
+    MPOEnergy,
+    Sampled,
+)
 from ..hamiltonian import LossHamiltonian
-from ..state import exact_mps, most_likely
+from ..state import Born, born, exact_mps, most_likely
 from .check import EnergyCheck, MPOCheck, PenaltyCheck, needs_check
 from .checkpoint import load_latest_checkpoint, save_checkpoint
 from .history import History
@@ -34,6 +42,8 @@ from .progress import Progress, ProgressDisplay
 
 CHECKPOINTS = "checkpoints"
 OPERATORS = "mpo.npz"
+#: Width of the search for the likeliest network at an evaluation.
+_BEAM = 4
 #: Seconds between two lines that say how far a compression is.
 _COMPRESSION_SECONDS = 10.0
 
@@ -100,7 +110,7 @@ class Schedule:
 
 def train(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork,
+    circuit: Brickwork | Graph,
     *,
     energy: EnergyKind,
     optimiser: optax.GradientTransformation | LBFGS,
@@ -140,9 +150,15 @@ def train(
     anew where the state has left the region in which it is good.
 
     **Raises:** `ValueError` if a checkpoint belongs to another problem, the penalty's prior to
-    another number of qubits, or L-BFGS is given an energy that is an estimate.
+    another number of qubits, L-BFGS is given an energy that is an estimate, or a graph another
+    energy than `Contraction()`.
     """
     schedule = schedule or Schedule()
+    if isinstance(circuit, Graph) and not isinstance(energy, Contraction):
+        raise ValueError(
+            f"a {circuit.describe()} is trained with Contraction(), got {energy.name}; that energy "
+            "takes chains (Brickwork) only"
+        )
     if params is None:
         params = circuit.init(jax.random.key(seed), hamiltonian.n_qubits)
     loop = _Loop(
@@ -279,7 +295,7 @@ class _Loop:
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Brickwork | Graph,
         energy: EnergyKind,
         penalty: KLPenalty | None,
         optimiser: optax.GradientTransformation | LBFGS,
@@ -296,7 +312,14 @@ class _Loop:
         dtype = np.dtype(params.dtype)
         n_examples = hamiltonian.n_examples
         self.batch_size = min(schedule.batch_size or n_examples, n_examples)
-        self.energy = energy.prepare(hamiltonian, circuit, batch_size=self.batch_size, dtype=dtype)
+        # An energy of chains has refused a graph before it gets to the rest.
+        chain: Any = circuit
+        self._likely: Callable[[Angles], tuple[Any, Any]] = functools.partial(_likeliest, chain)
+        if isinstance(energy, Contraction):
+            self._likely = functools.partial(_likeliest_of_graph, circuit, energy)
+            if validation is not None:
+                _born(circuit, energy, params).check(_BEAM)
+        self.energy = energy.prepare(hamiltonian, chain, batch_size=self.batch_size, dtype=dtype)
         self.objective = Objective(self.energy, penalty, seed)
         self.start = _State(
             params,
@@ -319,6 +342,8 @@ class _Loop:
             "loss": hamiltonian.loss.name,
             "network": repr(hamiltonian.network),
         }
+        if isinstance(circuit, Graph):
+            self.identity["graph"] = repr(circuit)
         if isinstance(optimiser, LBFGS) and (
             self.batch_size < n_examples or isinstance(energy, Sampled) or penalty is not None
         ):
@@ -334,12 +359,10 @@ class _Loop:
         elif needs_check(energy, hamiltonian):
             n_check = schedule.check_examples
             self.checks.append(
-                EnergyCheck(
-                    hamiltonian, circuit, energy, n_examples=n_check, seed=seed, dtype=dtype
-                )
+                EnergyCheck(hamiltonian, chain, energy, n_examples=n_check, seed=seed, dtype=dtype)
             )
         if penalty is not None:
-            self.checks.append(PenaltyCheck(circuit, penalty, seed))
+            self.checks.append(PenaltyCheck(chain, penalty, seed))
 
     def _update(
         self, state: _State, batch: Batch, step: Integer[AnyArray, ""]
@@ -504,7 +527,7 @@ class _Loop:
         run.history.record_evaluation(run.step, row)
 
     def _validate(self, state: _State, validation: Dataset) -> tuple[_State, dict[str, float]]:
-        bits, _ = _likeliest(self.circuit, state.params)
+        bits, _ = self._likely(state.params)
         network, loss = self.hamiltonian.network, self.hamiltonian.loss
         x = validation.x.astype(np.float32, copy=False)
         logits = network.logits(np.asarray(bits[:1]), x, step=validation.step)[0]
@@ -538,4 +561,16 @@ def _non_finite(step: int, energy: float, gradient_norm: float) -> str:
 
 @eqx.filter_jit
 def _likeliest(circuit: Brickwork, params: Angles) -> tuple[jax.Array, jax.Array]:
-    return most_likely(exact_mps(circuit, params), 4)
+    return most_likely(exact_mps(circuit, params), _BEAM)
+
+
+def _born(circuit: Brickwork | Graph, energy: Contraction, params: Angles) -> Born:
+    return born(circuit, params, budget=energy.budget, search=energy.search)
+
+
+def _likeliest_of_graph(
+    circuit: Brickwork | Graph, energy: Contraction, params: Angles
+) -> tuple[np.ndarray, np.ndarray]:
+    """Not compiled as a whole: what is compiled is kept by the circuit's contractions."""
+    bits, logs = _born(circuit, energy, params).most_likely(_BEAM)
+    return np.asarray(bits), np.asarray(logs)

@@ -148,6 +148,12 @@ class Objective:
 
     def __init__(self, energy: PreparedEnergy, penalty: KLPenalty | None, seed: int) -> None:
         if penalty is not None:
+            if energy.graphs:
+                raise ValueError(
+                    "a KL penalty draws networks from a chain in every step, which contractions do "
+                    "not offer; leave the penalty out (objective.beta=0), or take Brickwork and "
+                    "another energy"
+                )
             penalty.check(energy.hamiltonian.n_qubits)
         self.energy, self.penalty, self.seed = energy, penalty, seed
 
