@@ -28,7 +28,7 @@ def write_folder(folder, parts, *, mark="-", compress=False):
             content = idx_bytes(array)
             name = f"{part}-{kind}{mark}idx{rank}-ubyte"
             if compress:
-                name, content = name + ".gz", gzip.compress(content)
+                name, content = name + ".gz", gzip.compress(content, mtime=0)
             (folder / name).write_bytes(content)
     return folder
 
@@ -74,7 +74,7 @@ def test_read_idx_round_trip(tmp_path, kind, shape):
     assert found.dtype == np.dtype(kind)
     assert found.dtype.isnative
     compressed = tmp_path / "array.gz"
-    compressed.write_bytes(gzip.compress(idx_bytes(array)))
+    compressed.write_bytes(gzip.compress(idx_bytes(array), mtime=0))
     np.testing.assert_array_equal(read_idx(str(compressed)), array)
 
 
@@ -111,7 +111,7 @@ def test_the_named_spelling_is_taken_first(tmp_path, parts):
     folder = write_folder(tmp_path / "clothes", {"train": (x[:20], y[:20]), "t10k": test})
     for name in NAMES[:2]:
         array = {"images": x, "labels": y}[name.split("-")[1]]
-        (folder / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array)))
+        (folder / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array), mtime=0))
     named = load_files(folder / f"{NAMES[1]}.gz", n_validation=7, seed=6)
     assert_holds(named, parts, 7, "clothes")
     assert len(load_files(folder, n_validation=7).train) == 13
@@ -146,7 +146,7 @@ def test_idx_files_of_any_names(tmp_path, parts):
     for name, new in zip(NAMES, ("a.v2.gz", "b", "c.bin", "d.gz"), strict=True):
         content = (folder / name).read_bytes()
         paths.append(tmp_path / new)
-        paths[-1].write_bytes(gzip.compress(content) if new.endswith(".gz") else content)
+        paths[-1].write_bytes(gzip.compress(content, mtime=0) if new.endswith(".gz") else content)
     splits = load_idx(*paths, n_validation=7, seed=6)
     assert_holds(splits, parts, 7, "a.v2")
     assert splits.train.image_shape == (3, 5)
@@ -302,12 +302,24 @@ WHOLE = idx_bytes(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
     [
         ("a", b"", "a must hold data, found an empty file; download it again"),
         ("a.gz", b"", "a.gz must hold data, found an empty file"),
-        ("a.gz", gzip.compress(b""), "a.gz must hold data, found an empty file"),
+        ("a.gz", gzip.compress(b"", mtime=0), "a.gz must hold data, found an empty file"),
         ("a.gz", WHOLE, "a.gz must be a complete gzip file, found a corrupt one .*; download"),
-        ("a.gz", gzip.compress(WHOLE)[:-9], "must be a complete gzip file, found a corrupt one"),
-        ("a.gz", gzip.compress(WHOLE)[:-8] + b"\1" * 8, "found a corrupt one .CRC check failed"),
-        ("a.gz", gzip.compress(WHOLE)[:12] + b"\xff" * 40, "found a corrupt one"),
-        ("a", gzip.compress(WHOLE), r"a must start with the IDX magic number .* found \(31, 139"),
+        (
+            "a.gz",
+            gzip.compress(WHOLE, mtime=0)[:-9],
+            "must be a complete gzip file, found a corrupt one",
+        ),
+        (
+            "a.gz",
+            gzip.compress(WHOLE, mtime=0)[:-8] + b"\1" * 8,
+            "found a corrupt one .CRC check failed",
+        ),
+        ("a.gz", gzip.compress(WHOLE, mtime=0)[:12] + b"\xff" * 40, "found a corrupt one"),
+        (
+            "a",
+            gzip.compress(WHOLE, mtime=0),
+            r"a must start with the IDX magic number .* found \(31, 139",
+        ),
         ("a", b"\0\1" + WHOLE[2:], r"found \(0, 1, 11, 3\); a gzip file needs .gz at the end"),
         ("a", b"\0\0\7" + WHOLE[3:], r"found \(0, 0, 7, 3\)"),
         ("a", b"\0\0\10\0", r"rank of at least 1\), found \(0, 0, 8, 0\)"),
