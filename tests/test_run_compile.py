@@ -255,7 +255,7 @@ def test_loss_without_an_operator_is_refused(work: Path, tmp_path: Path, capsys)
     settings = ["data.classes=[0, 1, 2]", "network.outputs=3", "loss.kind=softmax"]
     arguments = [each for setting in settings for each in ("--set", setting)]
     said = failed(capsys, "compile", str(work / "tiny.toml"), *arguments, "--out", str(out))
-    assert "the softmax loss of this network on 48 qubits is not compressed" in said
+    assert "3 outputs and 48 qubits is not compressed into operators" in said
     assert not out.exists()
 
 
