@@ -36,6 +36,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from ..hamiltonian.mpo import DiagonalMPO, metric_weights
+from ..hamiltonian.mpo.operator import scaled
 
 #: Bits of a cell; a pair of cells has 4^block settings.
 MAX_BLOCK = 6
@@ -145,7 +146,7 @@ class _Chain:
             vectors, logs = self.right[cell + 1]
             grown = self._grow_left(cell, vectors)
             chosen = grown[self.rows, :, self.digits[:, cell]]
-            self.right[cell] = _scaled(chosen, logs)
+            self.right[cell] = scaled(chosen, logs)
         self.forward = True
         self.evaluations = 0
 
@@ -188,10 +189,10 @@ class _Chain:
             self.digits[:, k], self.digits[:, k + 1] = np.divmod(chosen, n_second)
             if self.forward:
                 vectors = first[self.rows, self.digits[:, k]]
-                self.left[k + 1] = _scaled(vectors, left_logs)
+                self.left[k + 1] = scaled(vectors, left_logs)
             else:
                 vectors = second[self.rows, :, self.digits[:, k + 1]]
-                self.right[k + 1] = _scaled(vectors, right_logs)
+                self.right[k + 1] = scaled(vectors, right_logs)
             self.evaluations += entries.size
         self.forward = not self.forward
         with np.errstate(over="ignore", invalid="ignore"):
@@ -308,9 +309,3 @@ def _right_ends(
         )
         ends.append(vectors / (np.abs(vectors).max() or 1.0))
     return ends[::-1]
-
-
-def _scaled(vectors: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scales = np.abs(vectors).max(1)
-    scales[scales == 0] = 1
-    return vectors / scales[:, None], logs + np.log(scales)

@@ -90,7 +90,7 @@ class DiagonalMPO:
             following = np.empty((len(bits), tensor.shape[2]))
             for bit, rows in enumerate((~ones, ones)):
                 following[rows] = vectors[rows] @ tensor[:, bit].astype(np.float64)
-            vectors, logs = _scaled(following, logs)
+            vectors, logs = scaled(following, logs)
         with np.errstate(over="ignore"):
             return vectors[:, 0] * np.exp(logs)
 
@@ -122,7 +122,7 @@ class DiagonalMPO:
             self.tensors, metric_weights(probabilities, self.n_sites), strict=True
         ):
             vector = vector @ np.einsum("asb,s->ab", tensor.astype(np.float64), weights)
-            vector, log = _scaled(vector, log)
+            vector, log = scaled(vector, log)
         return float(vector[0, 0] * np.exp(log[0]))
 
     def __add__(self, other: DiagonalMPO) -> DiagonalMPO:
@@ -230,12 +230,7 @@ def compress(
     for site in range(n_sites - 1, 0, -1):
         left, _, right = tensors[site].shape
         u, values, v = _svd(tensors[site].reshape(left, 2 * right))
-        tails = np.sqrt(np.cumsum((values**2)[::-1])[::-1])
-        rounding = 1e-15 * values[0] * len(values)
-        keep = max(1, int((tails > max(share, rounding)).sum()))
-        keep = min(keep, max_bond or keep)
-        if keep < len(values):
-            discarded[site - 1] = tails[keep]
+        keep, discarded[site - 1] = _truncated(values, share, max_bond)
         kept_values[site - 1] = values[:keep] * total
         tensors[site] = v[:keep].reshape(keep, 2, right)
         tensors[site - 1] = np.tensordot(tensors[site - 1], u[:, :keep] * values[:keep], axes=1)
@@ -262,7 +257,7 @@ def from_diagonal(
     weighted = entries.astype(np.float64)
     for site in range(n_sites):
         weighted = (weighted.reshape(2**site, 2, -1) * roots[site][:, None]).reshape(-1)
-    share = tolerance**2 / max(n_sites - 1, 1)
+    share = tolerance / np.sqrt(max(n_sites - 1, 1))
     discarded = np.zeros(n_sites - 1)
     kept_values: list[np.ndarray] = []
     tensors = []
@@ -270,12 +265,7 @@ def from_diagonal(
     for site in range(n_sites - 1):
         left = rest.shape[0]
         u, values, v = _svd(rest.reshape(left * 2, -1))
-        tails = np.sqrt(np.cumsum((values**2)[::-1])[::-1])
-        rounding = 1e-15 * values[0] * len(values)
-        keep = max(1, int((tails > max(np.sqrt(share), rounding)).sum()))
-        keep = min(keep, max_bond or keep)
-        if keep < len(values):
-            discarded[site] = tails[keep]
+        keep, discarded[site] = _truncated(values, share, max_bond)
         kept_values.append(values[:keep])
         tensors.append(u[:, :keep].reshape(left, 2, keep) / roots[site][:, None])
         rest = values[:keep, None] * v[:keep]
@@ -386,7 +376,22 @@ def around_state(ones: Float[np.ndarray, " n_sites"]) -> Float[np.ndarray, " n_s
     return np.clip(np.asarray(ones, np.float64), _STATE_FLOOR, 1 - _STATE_FLOOR)
 
 
-def _scaled(vectors: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _truncated(values: np.ndarray, share: float, max_bond: int | None) -> tuple[int, float]:
+    """How many singular values are kept, and the root of the sum of squares of the others.
+
+    **Arguments:**
+
+    - `share`: what the others may come to, as far as `max_bond` allows.
+    """
+    tails = np.sqrt(np.cumsum((values**2)[::-1])[::-1])
+    rounding = 1e-15 * values[0] * len(values)
+    keep = max(1, int((tails > max(share, rounding)).sum()))
+    keep = min(keep, max_bond or keep)
+    return keep, float(tails[keep]) if keep < len(values) else 0.0
+
+
+def scaled(vectors: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows divided by their largest modulus, whose log is added to `logs`."""
     scale = np.abs(vectors).max(1)
     scale[scale == 0] = 1
     return vectors / scale[:, None], logs + np.log(scale)
