@@ -18,6 +18,8 @@ from hypercircuit.config import Config, ConfigError
 from hypercircuit.energy import MPO, Sampled, Statevector
 from hypercircuit.energy.operators import cell_operators, expectations
 from hypercircuit.hamiltonian import DiagonalMPO, compile_loss
+from hypercircuit.problem import build_problem
+from hypercircuit.run import train_run
 from hypercircuit.state import exact_mps
 from hypercircuit.train import LBFGS, Progress, Schedule, train
 from problems import PROBLEMS, Problem
@@ -314,3 +316,26 @@ WITH_MPO = {
 def test_contradictions_are_refused(values: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         Config.from_dict(values)
+
+
+def test_a_run_carries_the_classical_optimum_of_its_operators(tmp_path: Path):
+    pick = {"downsample": "pick", "rows": [4, 11, 17], "columns": [6, 13, 20, 24]}
+    config = Config.from_dict(
+        WITH_MPO
+        | {
+            "data": {"classes": [0, 1], "n_train": 90, "validation": "none", **pick},
+            "network": {"outputs": 1},
+            "loss": {"kind": "logistic"},
+            "circuit": {"depth": 2},
+            "mpo": {"max_bond": 16},
+            "train": {"steps": 3, "batch_size": 0, "evaluate_every": 3, "checkpoint_every": 3},
+        }
+    )
+    messages: list[str] = []
+    result = train_run(config, tmp_path, report=messages.append)
+    found = result["classical"]
+    problem = build_problem(config)
+    losses = compile_loss(problem.network, problem.splits.train, problem.loss).diagonal()
+    assert losses.min() - 1e-6 <= found["loss"] <= np.quantile(losses, 1e-3)
+    assert set(found["accuracies"]) == {"train", "test"}
+    assert any(text.startswith("classical search of the operators") for text in messages)

@@ -8,7 +8,14 @@ import pytest
 
 import oracles
 from hypercircuit.hamiltonian.mpo import DiagonalMPO, from_diagonal, identity
-from hypercircuit.study import beam_search, dmrg, dmrg_bytes, improve, minimise
+from hypercircuit.study import (
+    beam_search,
+    dmrg,
+    dmrg_bytes,
+    improve,
+    minimise,
+    minimise_trusted,
+)
 from hypercircuit.study.bit_search import _Chain
 from hypercircuit.study.dmrg import _most_likely
 from mpos import capped_bonds, phase_sum, random_mpo, weights_of
@@ -382,3 +389,56 @@ def test_long_chains(n_sites: int, bond: int, limit: float, capsys: pytest.Captu
     assert found.value == pytest.approx(waves.values(found.bits[None])[0])
     assert (np.diff(found.history) <= 0).all()
     assert seconds < limit
+
+
+# ---------------------------------------------------------------- near a state
+
+
+def with_false_minimum(seed: int) -> tuple[DiagonalMPO, np.ndarray, np.ndarray, np.ndarray]:
+    """An operator whose smallest entry is no loss; the losses; the likely bits; their state."""
+    n_sites = 9
+    losses = random_mpo(capped_bonds(n_sites, 4), seed=seed).diagonal()
+    losses = 1 + losses / np.abs(losses).max()
+    likely = oracles.bits_table(n_sites)[losses.argsort()[12]].astype(np.uint8)
+    false = 1 - likely
+    dip = DiagonalMPO(tuple(np.eye(2)[bit][None, :, None] for bit in false))
+    return from_diagonal(losses).mpo + dip * -3.0, losses, likely, np.where(likely == 1, 0.8, 0.2)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_a_search_near_a_state_is_not_led_astray_by_what_is_no_loss(seed: int):
+    mpo, losses, _, probabilities = with_false_minimum(seed)
+
+    def true(bits: np.ndarray) -> np.ndarray:
+        return losses[index_of(bits)]
+
+    assert true(minimise(mpo).bits[None])[0] > losses.min() + 0.1
+    starts = (np.random.default_rng(1).random((6, 9)) < probabilities).astype(np.uint8)
+    found = minimise_trusted(mpo, true, starts, probabilities)
+    assert found.loss == true(found.bits[None])[0] < true(starts).min()
+    np.testing.assert_allclose(found.value, found.loss, rtol=1e-9, atol=1e-12)
+    assert found.loss < np.quantile(losses, 0.02)
+    assert len(found.strengths) == len(found.losses) == 8
+
+
+def test_a_search_near_a_state_keeps_the_best_start_if_nothing_is_better():
+    mpo, losses, _, probabilities = with_false_minimum(3)
+    best = oracles.bits_table(9)[losses.argmin()][None].astype(np.uint8)
+    found = minimise_trusted(mpo, lambda bits: losses[index_of(bits)], best, probabilities)
+    assert (found.bits == best[0]).all()
+    assert found.loss == losses.min()
+
+
+def test_a_search_near_a_state_needs_starts():
+    mpo, losses, _, probabilities = with_false_minimum(3)
+    none = np.zeros((0, 9), np.uint8)
+    with pytest.raises(ValueError, match="starts must hold at least one network, got none"):
+        minimise_trusted(mpo, lambda bits: losses[index_of(bits)], none, probabilities)
+    with pytest.raises(ValueError, match="max_rounds must be at least 1, got 0"):
+        minimise_trusted(
+            mpo,
+            lambda bits: losses[index_of(bits)],
+            np.ones((1, 9), np.uint8),
+            probabilities,
+            max_rounds=0,
+        )

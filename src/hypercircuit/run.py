@@ -56,13 +56,14 @@ from .energy import (
 )
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
-from .hamiltonian.mpo import check_route
+from .hamiltonian.mpo import around_state, check_route, load_compressed
 from .problem import Problem, build_problem, describe_data
 from .state import Born, born
 from .state.born import AT_ONCE
-from .study import plot_architecture, plot_training, plot_weights
+from .study import plot_architecture, plot_training, plot_weights, trusted_optimum
 from .train import (
     LBFGS,
+    OPERATORS,
     KLPenalty,
     Progress,
     Schedule,
@@ -74,6 +75,8 @@ from .train import (
 )
 
 Report = Callable[[str], None]
+#: Samples of the state that the classical search starts from.
+_STARTS = 32
 _PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quimb", "cotengra")
 
 
@@ -116,6 +119,10 @@ def train_run(
             result = _training_result(problem, hamiltonian, kind, trained, config.train.seed)
             if trained.status == "finished":
                 result |= _decode_run(config, problem, hamiltonian, trained, folder, report, stop)
+            if result["status"] == "finished" and isinstance(kind, MPO):
+                result["classical"] = _classical(
+                    config, problem, hamiltonian, trained, folder, report
+                )
     result["total_seconds"] = time.perf_counter() - begun
     # Last, because a finished result ends the run.
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
@@ -417,6 +424,30 @@ def _decode_run(
         }
     _plot_run(problem, trained, result, choices, folder, state)
     return result
+
+
+def _classical(
+    config: Config,
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    trained: TrainResult,
+    folder: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """The best network of the last operators near the trained state, for `result.json`."""
+    operators = load_compressed(folder / OPERATORS, hamiltonian)
+    state = _state(config, problem.circuit, trained.params)
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
+    starts = np.asarray(state.sample(key, _STARTS)[0])
+    probabilities = around_state((1 - np.asarray(state.marginals())) / 2)
+    splits = problem.splits
+    data = {"train": splits.train, "test": splits.test}
+    found = trusted_optimum(operators, data, starts, probabilities, seed=config.train.seed)
+    report(
+        f"classical search of the operators near the state: loss {found.loss:.4f}, "
+        f"{100 * found.accuracies['test']:.2f} % test, {found.seconds:.0f} s"
+    )
+    return found.to_dict()
 
 
 def _final_energy(

@@ -314,9 +314,13 @@ def _study(
         if stop.requested is not None:
             return {}
         report(f"now the minimum of the {_WORDS[metric]} operator over single networks")
-        starts = trained.samples[:_STARTS] if trained is not None else None
         optima[metric] = optima_against_bond(
-            each, settings.studied_bonds, data, starts=starts, seed=config.train.seed
+            each,
+            settings.studied_bonds,
+            data,
+            starts=None if trained is None else trained.samples[:_STARTS],
+            probabilities=None if trained is None else trained.probabilities,
+            seed=config.train.seed,
         )
         if stop.requested is not None:
             return {}
@@ -390,10 +394,16 @@ def _text(result: dict[str, Any]) -> str:
         lines.append(
             f"{'bond':>6}{'operator':>12}{'true loss':>12}{'train':>10}{'test':>10}{'s':>8}"
         )
-        for row in rows:
-            train, test = (f"{100 * row['accuracies'][name]:.2f} %" for name in ("train", "test"))
-            lines.append(
-                f"{row['max_bond']:>6}{row['value']:>12.4g}{row['loss']:>12.4g}"
-                f"{train:>10}{test:>10}{row['seconds']:>8.1f}"
-            )
+        lines += [_optimum_text(row["max_bond"], row) for row in rows]
+        if rows[0]["trusted"] is not None:
+            lines.append(f"{_WORDS[metric]} metric, the same near the state, by true loss ({unit})")
+            lines += [_optimum_text(row["max_bond"], row["trusted"]) for row in rows]
     return "\n".join(lines)
+
+
+def _optimum_text(max_bond: int, found: dict[str, Any]) -> str:
+    train, test = (f"{100 * found['accuracies'][name]:.2f} %" for name in ("train", "test"))
+    return (
+        f"{max_bond:>6}{found['value']:>12.4g}{found['loss']:>12.4g}{train:>10}{test:>10}"
+        f"{found['seconds']:>8.1f}"
+    )

@@ -13,11 +13,13 @@ from .operator_plots import (
 from .operators import (
     BondError as BondError,
     CutSpectrum as CutSpectrum,
+    FoundNetwork as FoundNetwork,
     Optimum as Optimum,
     cut_spectra as cut_spectra,
     errors_against_bond as errors_against_bond,
     optima_against_bond as optima_against_bond,
     truncated as truncated,
+    trusted_optimum as trusted_optimum,
 )
 from .plots import (
     plot_architecture as plot_architecture,
@@ -33,4 +35,8 @@ from .success import (
     Success as Success,
     loss_histogram as loss_histogram,
     success_probability as success_probability,
+)
+from .trusted_search import (
+    TrustedMinimum as TrustedMinimum,
+    minimise_trusted as minimise_trusted,
 )

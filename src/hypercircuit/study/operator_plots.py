@@ -156,9 +156,14 @@ def plot_optima(
     for number, (metric, rows) in enumerate(optima.items()):
         bonds = [row.max_bond for row in rows]
         style: dict[str, Any] = {"color": _COLOURS[number], "ms": 4}
-        losses, values = [row.loss for row in rows], [row.value for row in rows]
+        found = [row.anywhere for row in rows]
+        losses, values = [each.loss for each in found], [each.value for each in found]
         axes.plot(bonds, losses, marker=_MARKERS[number], label=f"{metric}: true loss", **style)
         axes.plot(bonds, values, marker="x", ls=":", lw=1, label=f"{metric}: operator", **style)
+        near = [(row.max_bond, row.trusted.loss) for row in rows if row.trusted is not None]
+        if near:
+            label = f"{metric}: true loss, near the state"
+            axes.plot(*zip(*near, strict=True), marker="+", ls="--", lw=1, label=label, **style)
     if trained is not None:
         axes.axhline(
             trained, color="0.35", ls="--", lw=1, label="best network of the trained state"

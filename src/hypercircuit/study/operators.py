@@ -22,6 +22,7 @@ from ..hamiltonian.mpo import (
     parts_values,
 )
 from .ground_state import minimise
+from .trusted_search import minimise_trusted
 
 #: Cuts whose singular values are shown.
 _MOST_CUTS = 5
@@ -125,12 +126,11 @@ def errors_against_bond(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Optimum:
-    """The best network that a classical search found in a truncated operator.
+class FoundNetwork:
+    """A network that a classical search found in an operator.
 
     **Attributes:**
 
-    - `max_bond`: of the operator.
     - `bits`: the network.
     - `value`: the operator's entry there; it may lie below the loss where the metric is thin.
     - `loss`: the network's true loss.
@@ -138,7 +138,6 @@ class Optimum:
     - `seconds`: of the search.
     """
 
-    max_bond: int
     bits: Integer[np.ndarray, " n_qubits"]
     value: float
     loss: float
@@ -148,12 +147,33 @@ class Optimum:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without the bits."""
         return {
-            "max_bond": self.max_bond,
             "value": self.value,
             "loss": self.loss,
             "accuracies": self.accuracies,
             "seconds": self.seconds,
         }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Optimum:
+    """The best networks that classical searches found in a truncated operator.
+
+    **Attributes:**
+
+    - `max_bond`: of the operator.
+    - `anywhere`: the smallest entry found, see `minimise`.
+    - `trusted`: near a state and confirmed by the true loss, see `minimise_trusted`; None without a
+      state.
+    """
+
+    max_bond: int
+    anywhere: FoundNetwork
+    trusted: FoundNetwork | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, without the bits."""
+        near = None if self.trusted is None else self.trusted.to_dict()
+        return {"max_bond": self.max_bond} | self.anywhere.to_dict() | {"trusted": near}
 
 
 def optima_against_bond(
@@ -162,6 +182,7 @@ def optima_against_bond(
     data: Mapping[str, Dataset],
     *,
     starts: Integer[np.ndarray, "n_starts n_qubits"] | None = None,
+    probabilities: Float[np.ndarray, " n_qubits"] | None = None,
     seed: int = 0,
 ) -> list[Optimum]:
     """Minimise a compressed loss, truncated to each bond dimension, over single networks.
@@ -169,27 +190,60 @@ def optima_against_bond(
     **Arguments:**
 
     - `data`: what the networks' accuracies are measured on.
-    - `starts`: networks to start from, beside random ones; see `minimise`.
+    - `starts`: samples of a state to start from, beside random networks; see `minimise`.
+    - `probabilities`: of the state's bits: near them the search is repeated inside a trust region.
     """
-    hamiltonian = compressed.hamiltonian
     widest = max(part.mpo.max_bond for part in compressed.parts)
     found = []
     for bond in sorted({min(bond, widest) for bond in bonds}):
         parts, _ = truncated(compressed, bond)
-        whole = dataclasses.replace(compressed, parts=parts).mpo()
-        best = minimise(whole, probabilities=compressed.probabilities, starts=starts, seed=seed)
-        bits = best.bits[None]
-        found.append(
-            Optimum(
-                bond,
-                best.bits,
-                best.value,
-                float(hamiltonian.losses(bits)[0]),
-                {name: _accuracy(hamiltonian, bits, each) for name, each in data.items()},
-                best.seconds,
-            )
+        smaller = dataclasses.replace(compressed, parts=parts)
+        best = minimise(
+            smaller.mpo(), probabilities=compressed.probabilities, starts=starts, seed=seed
         )
+        loss = float(compressed.hamiltonian.losses(best.bits[None])[0])
+        anywhere = _found(smaller, best.bits, best.value, loss, best.seconds, data)
+        near = None
+        if starts is not None and probabilities is not None:
+            near = trusted_optimum(smaller, data, starts, probabilities, seed=seed)
+        found.append(Optimum(bond, anywhere, near))
     return found
+
+
+def trusted_optimum(
+    compressed: CompressedLoss,
+    data: Mapping[str, Dataset],
+    starts: Integer[np.ndarray, "n_starts n_qubits"],
+    probabilities: Float[np.ndarray, " n_qubits"],
+    *,
+    seed: int = 0,
+) -> FoundNetwork:
+    """The classical optimum beside a trained state: see `minimise_trusted`.
+
+    **Arguments:**
+
+    - `data`: what the network's accuracies are measured on.
+    - `starts`: samples of the state.
+    - `probabilities`: of the state's bits, see `around_state`.
+    """
+    best = minimise_trusted(
+        compressed.mpo(), compressed.hamiltonian.losses, starts, probabilities, seed=seed
+    )
+    return _found(compressed, best.bits, best.value, best.loss, best.seconds, data)
+
+
+def _found(
+    compressed: CompressedLoss,
+    bits: np.ndarray,
+    value: float,
+    loss: float,
+    seconds: float,
+    data: Mapping[str, Dataset],
+) -> FoundNetwork:
+    accuracies = {
+        name: _accuracy(compressed.hamiltonian, bits[None], each) for name, each in data.items()
+    }
+    return FoundNetwork(bits, value, loss, accuracies, seconds)
 
 
 def cut_spectra(compressed: CompressedLoss) -> list[CutSpectrum]:

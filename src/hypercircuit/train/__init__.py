@@ -8,6 +8,7 @@ from .history import History as History
 from .interrupt import StopSignals as StopSignals
 from .lbfgs import LBFGS as LBFGS
 from .loop import (
+    OPERATORS as OPERATORS,
     EnergyKind as EnergyKind,
     Schedule as Schedule,
     TrainResult as TrainResult,

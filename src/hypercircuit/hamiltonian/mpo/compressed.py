@@ -37,7 +37,7 @@ _FEW_QUBITS = 12
 #: Up to here they are for losses without another route.
 MOST_ENTRIES = 20
 #: The sketch's bond dimension over that of the result.
-_OVERSAMPLING = 1.5
+_OVERSAMPLING = 1.25
 #: Bytes of the coefficients of the terms that are held at once, with what is made of them.
 MEMORY = 4 << 30
 #: Arrays of the coefficients' size that a step of the sketch holds, at most.
