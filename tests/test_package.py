@@ -40,6 +40,8 @@ ROOMS = (
     "run",
     "run_restarts",
     "run_compile",
+    "run_sweep",
+    "cli_sweep",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))
