@@ -19,6 +19,7 @@ from .run_sweep import (
     write_sweep,
 )
 from .study.grid import parse_axis
+from .study.pool import check_workers
 
 INTERRUPTED = 75
 _ACTIONS = ("run", "status", "resume", "table", "member")
@@ -26,10 +27,10 @@ _ACTIONS = ("run", "status", "resume", "table", "member")
 
 def spell_out(arguments: Sequence[str]) -> list[str]:
     """Write `sweep CONFIG` as `sweep run CONFIG`, which is how it is parsed."""
-    first = arguments[1] if len(arguments) > 1 else "--help"
-    if arguments[:1] != ["sweep"] or first in (*_ACTIONS, "-h", "--help"):
-        return list(arguments)
-    return ["sweep", "run", *arguments[1:]]
+    words = list(arguments)
+    if words[:1] == ["sweep"] and words[1:] and words[1] not in (*_ACTIONS, "-h", "--help"):
+        words.insert(1, "run")
+    return words
 
 
 def add_sweep_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -105,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(plan.describe())
         return 0
+    check_workers(options.workers)
     folder = options.out or Path("runs") / f"{Path(options.config).stem}-sweep"
     write_sweep(plan, folder)
     return _exit_code(resume_sweep(folder, workers=options.workers, report=_report))

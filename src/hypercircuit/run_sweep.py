@@ -40,7 +40,7 @@ from .study.members import (
     member_state,
     with_tail,
 )
-from .study.pool import Job, JobEnd, available_cores, run_pool
+from .study.pool import Job, JobEnd, available_cores, check_workers, run_pool
 from .study.table import Row, flatten, write_table
 from .train import Progress, StopSignals
 
@@ -299,6 +299,7 @@ def resume_sweep(
 
     **Raises:** `ConfigError` if the folder holds no sweep; `ValueError` for less than one worker.
     """
+    check_workers(workers)
     folder = Path(folder)
     members = read_sweep(folder)
     states = {member.name: member.state() for member in members}

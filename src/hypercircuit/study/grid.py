@@ -38,7 +38,7 @@ def parse_axis(text: str) -> Axis:
     """Read "section.key=values".
 
     **Raises:** `ValueError` for a text without key or values, brackets or quotes that are left
-    open, a range without integers in it, or a value given twice.
+    open, or a range without integers in it.
     """
     key, equals, right = text.partition("=")
     key = ".".join(part.strip() for part in key.split("."))
@@ -47,9 +47,6 @@ def parse_axis(text: str) -> Axis:
             f"an axis is section.key=values, got {text!r}; for example circuit.depth=2,4,8"
         )
     values = tuple(value for item in _items(text, right) for value in _expand(text, item))
-    repeated = sorted({value for value in values if values.count(value) > 1})
-    if repeated:
-        raise ValueError(f"{text!r} has the value {repeated[0]} twice; leave one of them out")
     return Axis(key, values)
 
 
@@ -106,8 +103,8 @@ def _expand(text: str, item: str) -> list[str]:
 def combine(grid: Sequence[Axis], zipped: Sequence[Axis] = ()) -> list[dict[str, str]]:
     """The settings of every member, {key: text}, in order.
 
-    **Raises:** `ValueError` without axes, for a key given twice, zipped axes of different lengths,
-    or more than `MOST_MEMBERS` members.
+    **Raises:** `ValueError` without axes, for a key given twice, a value given twice in `grid`,
+    zipped axes of different lengths, or more than `MOST_MEMBERS` members.
     """
     axes = [*grid, *zipped]
     if not axes:
@@ -116,6 +113,10 @@ def combine(grid: Sequence[Axis], zipped: Sequence[Axis] = ()) -> list[dict[str,
     for key in keys:
         if keys.count(key) > 1:
             raise ValueError(f"{key} is given twice; put all its values into one axis")
+    for axis in grid:
+        twice = [value for at, value in enumerate(axis.values) if value in axis.values[:at]]
+        if twice:
+            raise ValueError(f"{axis.key} has the value {twice[0]} twice; leave one of them out")
     lengths = {axis.key: len(axis.values) for axis in zipped}
     if len(set(lengths.values())) > 1:
         raise ValueError(

@@ -65,6 +65,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def check_workers(workers: int | None) -> None:
+    """Refuse a pool without workers; None is as many as there are cores."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}; leave it out for all cores")
+
+
 def worker_environment(workers: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of one of `workers` processes that share the cores and the accelerator.
 
@@ -93,8 +99,7 @@ def run_pool(
     **Raises:** `ValueError` for less than one worker; `OSError` for a command that is not there;
     `KeyboardInterrupt` at the second interrupt. The jobs that run then are killed.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}; leave it out for all cores")
+    check_workers(workers)
     environment = worker_environment(workers, os.environ)
     waiting = list(reversed(jobs))
     running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
