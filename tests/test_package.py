@@ -41,6 +41,7 @@ ROOMS = (
     "run_restarts",
     "run_compile",
     "run_sweep",
+    "run_compare",
     "cli_sweep",
     "cli",
 )

@@ -32,7 +32,7 @@ kind = "logistic"
 depth = 1
 
 [energy]
-kind = "exact"
+kind = "statevector"
 check_examples = 10
 
 [train]
@@ -96,7 +96,7 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--grid", "circuit.depth=1,0"], "member 0001-depth0: override 'circuit.depth=0'"),
         (["--grid", "network.hidden=3,4"], "network.hidden must be a list of integers"),
         (["--grid", "optimiser.name=adam,adamm"], "member 0001-nameadamm: "),
-        (["--grid", "energy.kind=exact,mpo", "--set", "train.batch_size=5"], "0001-kindmpo"),
+        (["--grid", "energy.kind=cumulant,mpo", "--set", "train.batch_size=5"], "0001-kindmpo"),
         (["--grid", "circuit.depth=1,2", "--set", "circuit.depth=3"], "is both set and an axis"),
         (["--grid", "objective.beta=0,0.0"], "0000-beta0 and 0001-beta0.0 are the same run"),
         (["--grid", "circuit.depth=1", "--zip", "circuit.depth=2"], "circuit.depth is given twice"),

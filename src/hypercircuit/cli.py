@@ -1,4 +1,4 @@
-"""The command line: ``hypercircuit train | restarts | compile | sweep | evaluate | sample``.
+"""The command line: ``train | restarts | compile | sweep | compare | evaluate | sample``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """

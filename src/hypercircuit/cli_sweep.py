@@ -1,4 +1,4 @@
-"""The commands of sweeps: ``hypercircuit sweep CONFIG | status | resume | table | member``."""
+"""The commands of sweeps: ``sweep CONFIG | status | resume | table | member`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .run_compare import ComparisonSettings, compare_run
 from .run_sweep import (
     describe_sweep,
     gather_sweep,
@@ -85,6 +86,37 @@ def add_sweep_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
             parser.add_argument("number", type=int, metavar="NUMBER")
         parser.set_defaults(run=action)
 
+    compare = commands.add_parser(
+        "compare", help="tables and figures of a sweep, by bond dimension and depth"
+    )
+    compare.add_argument("folder", metavar="SWEEP")
+    compare.add_argument(
+        "--axis",
+        action="append",
+        default=[],
+        dest="axes",
+        metavar="section.key",
+        help="a setting to compare along, at most two (default: numbers that vary, bond first)",
+    )
+    compare.add_argument(
+        "--minimum",
+        type=float,
+        help="smallest loss of any network (default: the best found in the sweep)",
+    )
+    defaults = ComparisonSettings()
+    for name, kind, words in (
+        ("distance", float, "largest distance of a success from the minimum"),
+        ("tolerance", float, "difference of energies that counts as converged"),
+        ("threshold", float, "discarded weight above which a result is not converged"),
+        ("points", int, "bond dimensions that the extrapolation goes through"),
+    ):
+        default = getattr(defaults, name)
+        compare.add_argument(
+            f"--{name}", type=kind, default=default, help=f"{words} (default: {default:g})"
+        )
+    compare.add_argument("--out", metavar="DIR", help="default: SWEEP/compare")
+    compare.set_defaults(run=_compare)
+
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -140,6 +172,19 @@ def _member(options: argparse.Namespace) -> int:
         _print_to(members[options.number].folder / "log.txt")
     status = run_member(options.folder, options.number)
     return {"finished": 0, "non-finite": 1, "interrupted": INTERRUPTED}.get(status, 2)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    settings = ComparisonSettings(
+        tuple(options.axes),
+        options.minimum,
+        options.distance,
+        options.tolerance,
+        options.threshold,
+        options.points,
+    )
+    compare_run(options.folder, settings, out=options.out, report=_report)
+    return 0
 
 
 def _print_to(log: Path) -> None:
