@@ -67,25 +67,25 @@ def test_scatter_stands_in_for_errors():
 
 @pytest.mark.parametrize(("runs", "least", "most"), [(3, 0.95, 1), (10, 0.94, 0.98)])
 def test_interval_covers_the_limit(runs: int, least: float, most: float):
-    """Of 2,000 sets of runs; conservative with few runs, since scatter widens the interval."""
+    """Of 800 sets of runs; conservative with few runs, since scatter widens the interval."""
     rng = np.random.default_rng(5)
     covered = []
-    for _ in range(2000):
+    for _ in range(800):
         energies = 1 + 2 * WEIGHTS[:, None] + SPREADS[:, None] * rng.normal(size=(4, runs))
         errors = energies.std(1, ddof=1) / math.sqrt(runs)
         found = extrapolate(WEIGHTS, energies.mean(1), errors, np.full(4, runs))
         covered.append(found.low <= 1 <= found.high)
-    # Three standard errors of the share are 0.015.
-    assert least - 0.015 < np.mean(covered) <= most
+    # Three standard errors of the share are 0.023.
+    assert least - 0.023 < np.mean(covered) <= most
 
 
 def test_interval_covers_the_limit_with_scatter_alone():
     rng = np.random.default_rng(6)
     covered = []
-    for _ in range(2000):
+    for _ in range(800):
         found = extrapolate(WEIGHTS, 1 + 2 * WEIGHTS + 0.01 * rng.normal(size=4))
         covered.append(found.low <= 1 <= found.high)
-    assert abs(np.mean(covered) - 0.95) < 0.015
+    assert abs(np.mean(covered) - 0.95) < 0.023
 
 
 def test_errors_fall_with_the_square_root_of_the_runs():
