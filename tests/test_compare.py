@@ -240,6 +240,14 @@ def test_limit_of_groups_takes_the_smallest_discarded_weights():
     alone = extrapolate_groups(single)
     assert isinstance(alone, Extrapolation)
     assert alone.chi_squared is None
+    sampled = [
+        Group({}, [row(energy=1 + w, discarded_weight=w, energy_standard_error=0.5)])
+        for w in (3e-2, 1e-2, 1e-3)
+    ]
+    known = extrapolate_groups(sampled)
+    assert isinstance(known, Extrapolation)
+    assert known.chi_squared == pytest.approx(0, abs=1e-12)
+    assert 0.3 < known.error < 0.5
     for wanted, some in (
         ("nothing is discarded", [*groups, group_of(0.0, [1.0])]),
         ("record no discarded weight", [group_of(None, [1.0])]),

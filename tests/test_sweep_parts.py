@@ -184,6 +184,18 @@ def test_diverged_member_is_not_run_again(tmp_path: Path):
     assert member_state(tmp_path).ended
 
 
+def test_run_without_an_attempt_is_seen(tmp_path: Path):
+    """As `hypercircuit train` in the member's folder leaves it."""
+    result = {"status": "interrupted", "message": "stopped by SIGTERM"}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    state = member_state(tmp_path)
+    assert (state.status, state.message, state.ended) == (
+        "interrupted",
+        "stopped by SIGTERM",
+        False,
+    )
+
+
 # ---------------------------------------------------------------- pools
 
 

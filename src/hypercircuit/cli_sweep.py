@@ -169,7 +169,9 @@ def _table(options: argparse.Namespace) -> int:
 def _member(options: argparse.Namespace) -> int:
     members = read_sweep(options.folder)
     if 0 <= options.number < len(members):
-        _print_to(members[options.number].folder / "log.txt")
+        log = members[options.number].folder / "log.txt"
+        print(f"what this member prints goes to {log}")
+        _print_to(log)
     status = run_member(options.folder, options.number)
     return {"finished": 0, "non-finite": 1, "interrupted": INTERRUPTED}.get(status, 2)
 

@@ -74,6 +74,15 @@ class Group:
         error = float(values.std(ddof=1)) / math.sqrt(n)
         return Summary(n, float(values.mean()), error, low, median, high)
 
+    def energy_error(self) -> float | None:
+        """The standard error of the mean energy: from the scatter of the runs, or of a single run
+        the one that it reports (of a sampled energy); None if neither is known.
+        """
+        energy, reported = self.summary("energy"), self.summary("energy_standard_error")
+        if energy is not None and energy.n > 1:
+            return energy.standard_error
+        return None if reported is None else reported.mean
+
     def success(self, minima: Sequence[float], distance: float) -> Success | None:
         """The share of runs that end at most `distance` above the minimum of their problem.
 
@@ -205,7 +214,7 @@ def check_convergence(
         before = points[-2][1].summary("energy")
         assert last is not None
         assert before is not None
-        spread = math.hypot(last.standard_error or 0, before.standard_error or 0)
+        spread = math.hypot(*(group.energy_error() or 0 for _, group in points[-2:]))
         difference, limit = last.mean - before.mean, max(tolerance, 2 * spread)
         if abs(difference) > limit:
             reasons.append(
@@ -229,27 +238,29 @@ def check_convergence(
 def extrapolate_groups(groups: Sequence[Group], *, points: int = 4) -> Extrapolation | str:
     """The energy of a series of groups where nothing is discarded, or why there is none.
 
+    Standard errors are those of `Group.energy_error`, all of several runs or all of single ones;
+    otherwise the scatter about the line stands in for them.
+
     **Arguments:**
 
     - `points`: how many groups, those of the smallest discarded weights, the line goes through.
     """
-    pairs = []
+    found = []
     for group in groups:
         energy, weight = group.summary("energy"), group.summary("discarded_weight")
         if energy is not None and weight is not None:
-            pairs.append((weight.mean, energy))
-    if not pairs:
+            found.append((weight.mean, energy, group.energy_error()))
+    if not found:
         return "the runs record no discarded weight"
-    pairs.sort(key=lambda pair: pair[0])
-    pairs = pairs[:points]
-    if pairs[0][0] <= NOTHING:
+    found = sorted(found, key=lambda each: each[0])[:points]
+    if found[0][0] <= NOTHING:
         return "nothing is discarded at the largest bond dimension: its energy is the limit"
-    if len({weight for weight, _ in pairs}) < 3:
-        return f"{len(pairs)} discarded weights are too few for a line; run more bond dimensions"
-    weights = np.array([weight for weight, _ in pairs])
-    energies = np.array([energy.mean for _, energy in pairs])
-    errors = [energy.standard_error for _, energy in pairs]
-    if any(not error for error in errors):
+    if len({weight for weight, _, _ in found}) < 3:
+        return f"{len(found)} discarded weights are too few for a line; run more bond dimensions"
+    weights = np.array([weight for weight, _, _ in found])
+    energies = np.array([energy.mean for _, energy, _ in found])
+    runs = np.array([energy.n for _, energy, _ in found])
+    errors = np.array([error or 0 for _, _, error in found], float)
+    if not (errors > 0).all() or len({n > 1 for n in runs}) > 1:
         return extrapolate(weights, energies)
-    runs = np.array([energy.n for _, energy in pairs])
-    return extrapolate(weights, energies, np.array(errors, float), runs)
+    return extrapolate(weights, energies, errors, runs if runs[0] > 1 else None)

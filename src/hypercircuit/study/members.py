@@ -13,7 +13,8 @@ A status is read from these files alone, on any node, and nothing else keeps one
 |---|---|
 | finished | `result.json` says so |
 | running | the lock is held |
-| interrupted, failed, killed, non-finite | `outcome.json` says so |
+| interrupted, failed, killed, non-finite | `outcome.json` says so; without any attempt |
+| | `result.json` of a `hypercircuit train` in the folder |
 | killed | an attempt without an outcome |
 | waiting | none of these |
 
@@ -168,7 +169,8 @@ def member_state(folder: Path, *, held: bool = False) -> MemberState:
     locked = not held and _is_locked(folder)
     outcome, attempt = _read(folder / "outcome.json"), _read(folder / "attempt.json")
     attempts, step = attempt.get("attempt", 0), _last_step(folder)
-    if _read(folder / "result.json").get("status") == "finished":
+    result = _read(folder / "result.json")
+    if result.get("status") == "finished":
         return MemberState("finished", "", attempts, step)
     if locked:
         return MemberState("running", f"by {_who(folder)}", attempts, step)
@@ -179,6 +181,8 @@ def member_state(folder: Path, *, held: bool = False) -> MemberState:
             f"{_who(folder)} ended without a word: killed, out of memory, or its node went down"
         )
         return MemberState("killed", with_tail(message, folder), attempts, step)
+    if result:
+        return MemberState(result["status"], result["message"], attempts, step)
     return MemberState("waiting", "", 0, None)
 
 
