@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = spell_out(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
+    if not getattr(options, "computes", True):
+        # An accelerator's memory belongs to the processes that this one starts.
+        jax.config.update("jax_platforms", "cpu")
     try:
         return options.run(options)
     except (ValueError, OSError) as error:

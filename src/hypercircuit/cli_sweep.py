@@ -70,7 +70,7 @@ def add_sweep_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     run.add_argument("--out", metavar="DIR", help="default: runs/<config's name>-sweep")
     run.add_argument("--dry-run", action="store_true", help="list the members and end")
     _add_workers(run)
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, computes=False)
 
     for name, help_, action in (
         ("status", "how far the members are, and the errors of those that failed", _status),
@@ -84,7 +84,7 @@ def add_sweep_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
             _add_workers(parser)
         if name == "member":
             parser.add_argument("number", type=int, metavar="NUMBER")
-        parser.set_defaults(run=action)
+        parser.set_defaults(run=action, computes=name == "member")
 
     compare = commands.add_parser(
         "compare", help="tables and figures of a sweep, by bond dimension and depth"
