@@ -24,7 +24,7 @@ PANELS = (
     ("Largest entanglement entropy", "entropy_max", "nats", 1.0),
     ("Training time", "seconds", "seconds", 1.0),
 )
-#: Quantities over decades, drawn by medians and quartiles on logarithmic axes.
+#: Quantities that may span decades: medians and quartiles, logarithmic axes where they do.
 _SKEWED = ("discarded_weight", "seconds")
 _GREY = "0.45"
 
@@ -40,7 +40,8 @@ def plot_against(
     """Every quantity that a comparison has, against one setting, a curve per other settings.
 
     Means with standard errors; medians with quartiles of discarded weights and seconds, on
-    logarithmic axes; exact intervals of probabilities. The product state is grey and dashed.
+    logarithmic axes where they span a decade; exact intervals of probabilities. The product state
+    is grey and dashed.
 
     **Arguments:**
 
@@ -165,11 +166,14 @@ def _is_logarithmic(values: Sequence[Any]) -> bool:
 
 
 def _logarithmic(axes: Axes, values: Sequence[float]) -> str:
-    """Make the values' axis logarithmic if one is above 0; returns a note on those that are not."""
-    if not any(value > 0 for value in values):
+    """Make the values' axis logarithmic if they span a decade; a note on those that are 0."""
+    positive = [value for value in values if value > 0]
+    if not positive or max(positive) < 10 * min(positive):
         return ""
     axes.set_yscale("log", nonpositive="mask")
-    return "" if all(value > 0 for value in values) else " (0 not drawn)"
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    return "" if len(positive) == len(values) else " (0 not drawn)"
 
 
 def _ticks(axes: Axes, values: Sequence[Any], numeric: bool) -> None:
