@@ -4,8 +4,7 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,7 +49,6 @@ steps = 1000000
 evaluate_every = 1000000
 checkpoint_every = 1000000
 """
-COMMAND = [sys.executable, "-m", "hypercircuit.cli"]
 
 
 @pytest.fixture(autouse=True)
@@ -164,15 +162,16 @@ def test_folders_that_hold_something_else_are_refused(work: Path, capsys, monkey
 def test_members_fail_are_killed_and_resumed_alone(work: Path, capsys):
     """Of four members one is killed with -9 and one finds no data; the others finish."""
     axes = ["--zip", "train.seed=0:4", "--zip", "data.path=" + 3 * "points.npz," + "later.npz"]
-    command = [*COMMAND, "sweep", "tiny.toml", *axes, "--out", "out", "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT)
     attempt = work / "out" / "members" / "0000-seed0-pathpoints.npz" / "attempt.json"
-    while not attempt.exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    os.kill(json.loads(attempt.read_text())["pid"], signal.SIGKILL)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 1, said
+
+    def kill() -> None:
+        while not attempt.exists():
+            time.sleep(0.01)
+        os.kill(json.loads(attempt.read_text())["pid"], signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    assert main(["sweep", "tiny.toml", *axes, "--out", "out", "--workers", "2"]) == 1
+    said = capsys.readouterr().out
     lines = said.splitlines()
     assert lines[0] == "4 members, 4 to run in 2 processes"
     assert [line.partition(" ")[0] for line in lines[1:5]] == ["1/4", "2/4", "3/4", "4/4"]
@@ -217,15 +216,16 @@ def test_members_fail_are_killed_and_resumed_alone(work: Path, capsys):
 
 def test_stop_signal_saves_the_members(work: Path, capsys: pytest.CaptureFixture[str]):
     grid = ["--grid", "train.seed=0:3", "--profile", "long"]
-    command = [*COMMAND, "sweep", "tiny.toml", *grid, "--workers", "2", "--out", "out"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT)
     logs = [work / "out" / "members" / f"000{n}-seed{n}" / "log.txt" for n in range(2)]
-    while not all(log.exists() and "\nstep " in log.read_text() for log in logs):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == INTERRUPTED, said
+
+    def stop() -> None:
+        while not all(log.exists() and "\nstep " in log.read_text() for log in logs):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert main(["sweep", "tiny.toml", *grid, "--workers", "2", "--out", "out"]) == INTERRUPTED
+    said = capsys.readouterr().out
     assert "2 interrupted" in said
     assert "stopped by SIGTERM; the same command goes on" in said
     members = read_sweep("out")

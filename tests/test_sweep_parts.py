@@ -229,6 +229,22 @@ def test_one_jobs_end_is_its_own(tmp_path: Path):
     assert int((tmp_path / "fine.txt").read_text()) == max(1, available_cores() // 3)
 
 
+@pytest.mark.slow
+def test_no_job_of_many_is_lost(tmp_path: Path):
+    codes = [0, 3, -9, -6]
+    ends = [
+        "pass",
+        "raise SystemExit(3)",
+        "import os; os.kill(os.getpid(), 9)",
+        "import os; os.abort()",
+    ]
+    jobs = [python(f"{number}", ends[number * 7 % 4], tmp_path) for number in range(200)]
+    with StopSignals() as stop:
+        ended = run_pool(jobs, workers=3, stop=stop, on_end=lambda end: None)
+    found = {int(end.name): end.code for end in ended}
+    assert found == {number: codes[number * 7 % 4] for number in range(200)}
+
+
 def test_stop_signal_ends_running_jobs_and_starts_no_more(tmp_path: Path):
     patient = (
         "import signal, sys, time\n"
