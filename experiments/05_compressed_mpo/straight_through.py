@@ -2,8 +2,8 @@
 
     python experiments/05_compressed_mpo/straight_through.py [OUT.json]
 
-Real weights are kept behind the binary ones; the gradient of the loss at their signs moves them, and
-they are clipped to [-1, 1] (M. Courbariaux et al., arXiv:1602.02830). The network of the lowest
+Real weights are kept behind the binary ones; the gradient of the loss at their signs moves them,
+and they are clipped to [-1, 1] (M. Courbariaux et al., arXiv:1602.02830). The network of the lowest
 training loss over all steps is kept.
 """
 
