@@ -11,10 +11,18 @@ from .bnn import (
     activation_choice as activation_choice,
     encoding_choice as encoding_choice,
     neuron_gates as neuron_gates,
+    save_network as save_network,
+    save_onnx as save_onnx,
     scale_choice as scale_choice,
     skip_choice as skip_choice,
+    to_onnx as to_onnx,
 )
-from .circuit import Brickwork as Brickwork, Graph as Graph
+from .circuit import (
+    Brickwork as Brickwork,
+    Graph as Graph,
+    save_qasm as save_qasm,
+    to_qasm as to_qasm,
+)
 from .config import Config as Config, ConfigError as ConfigError, load_config as load_config
 from .data import (
     DataFileError as DataFileError,
@@ -37,7 +45,6 @@ from .decode import (
     Score as Score,
     decode as decode,
     exact_energy as exact_energy,
-    save_network as save_network,
 )
 from .energy import (
     MPO as MPO,
@@ -70,6 +77,7 @@ from .hamiltonian import (
 )
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
 from .run_compile import compile_run as compile_run
+from .run_export import export_run as export_run
 from .run_restarts import restarts_run as restarts_run
 from .state import (
     Born as Born,

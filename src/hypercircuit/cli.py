@@ -1,4 +1,4 @@
-"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample``.
+"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample | export``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """
@@ -9,14 +9,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from ._files import write_atomically
 from .config import load_config
-from .run import evaluate_run, sample_run, train_run
+from .run import evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
+from .run_export import export_run
 from .run_restarts import restarts_run
 
 INTERRUPTED = 75
@@ -88,6 +90,23 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", metavar="FILE.npz", help="default: RUN/samples.npz")
     sample.set_defaults(run=_sample)
+
+    export = commands.add_parser(
+        "export", help="write the trained circuit or a network for other programs"
+    )
+    export.add_argument("folder", metavar="RUN")
+    export.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="*.qasm: the circuit, OpenQASM 3; *.npz or *.onnx: the best network",
+    )
+    export.add_argument("--measure", action="store_true", help="of *.qasm: measure all qubits")
+    export.add_argument(
+        "--samples", metavar="FILE.npz", help="a network of this file of `sample`, see --row"
+    )
+    export.add_argument("--row", type=int, metavar="N", help="which one, counted from 0")
+    export.set_defaults(run=_export)
     return parser
 
 
@@ -143,13 +162,28 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     bits, log_probabilities = sample_run(options.folder, options.n, seed=options.seed)
     path = Path(options.out) if options.out else Path(options.folder) / "samples.npz"
-    write_atomically(
-        path,
-        lambda file: np.savez_compressed(file, bits=bits, log_probability=log_probabilities),
-    )
+    arrays: dict[str, Any] = {
+        "bits": bits,
+        "log_probability": log_probabilities,
+        "seed": np.int64(options.seed),
+        "fingerprint": np.array(run_fingerprint(options.folder)),
+    }
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
     print(
         f"{options.n} networks of {bits.shape[1]} bits, log-probabilities "
         f"{log_probabilities.min():.1f} to {log_probabilities.max():.1f} nats: {path}"
+    )
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    export_run(
+        options.folder,
+        options.files,
+        measure=options.measure,
+        samples=options.samples,
+        row=options.row,
+        report=_report,
     )
     return 0
 

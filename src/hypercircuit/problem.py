@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -153,6 +154,37 @@ def load_splits(config: Config) -> Splits:
         validation = splits.validation if splits.held_out else kept
         splits = dataclasses.replace(splits, train=kept, validation=validation)
     return map_splits(splits, lambda dataset: _transform(config, dataset))
+
+
+def class_labels(config: Config, data: Dataset) -> list[int]:
+    """What the data calls the classes 0, 1, .. of a network."""
+    return list(config.data.classes) or list(range(data.n_classes))
+
+
+def describe_preprocessing(config: Config, data: Dataset) -> dict[str, Any]:
+    """How examples become inputs, in the words of the configuration's data section."""
+    settings = config.data
+    found: dict[str, Any] = {
+        "source": settings.path or settings.source,
+        "n_inputs": data.n_inputs,
+        "downsample": settings.downsample,
+    }
+    if settings.downsample == "mean":
+        found["size"] = list(settings.size)
+    if settings.downsample == "pick":
+        found |= {"rows": list(settings.rows), "columns": list(settings.columns)}
+    found["pixels"] = settings.pixels
+    if settings.pixels == "quantise":
+        found["levels"] = settings.levels
+    if settings.pixels == "binarise":
+        found["threshold"] = settings.threshold
+    found |= {
+        "step": data.step,
+        "image_shape": None if data.image_shape is None else list(data.image_shape),
+        "order": "downsample (bytes are divided by 255 first, unless binarised), then pixels; "
+        "images row by row; inputs that are real numbers already are not scaled",
+    }
+    return found
 
 
 def describe_data(problem: Problem) -> str:

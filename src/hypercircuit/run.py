@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -31,6 +32,7 @@ import optax
 from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
+from .bnn import save_network
 from .circuit import Brickwork, Graph
 from .config import Config, ConfigError, load_config
 from .decode import (
@@ -40,7 +42,6 @@ from .decode import (
     exact_energy,
     full_energy,
     magnetisation_images,
-    save_network,
     score_network,
 )
 from .energy import (
@@ -57,7 +58,13 @@ from .energy import (
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import check_route
-from .problem import Problem, build_problem, describe_data
+from .problem import (
+    Problem,
+    build_problem,
+    class_labels,
+    describe_data,
+    describe_preprocessing,
+)
 from .state import Born, born
 from .state.born import AT_ONCE
 from .study import plot_architecture, plot_training, plot_weights
@@ -378,7 +385,14 @@ def _decode_run(
         candidates=None if trained.best_bits is None else trained.best_bits[None],
         state=state,
     )
-    save_network(folder / "best_network.npz", network, decoded.bits)
+    train_data = problem.splits.train
+    save_network(
+        folder / "best_network.npz",
+        network,
+        decoded.bits,
+        labels=class_labels(config, train_data),
+        preprocessing=describe_preprocessing(config, train_data),
+    )
     accuracy, where = decoded.best.validation_accuracy, "validation"
     if accuracy is None:
         accuracy, where = decoded.best.train_accuracy, "training"
@@ -541,6 +555,15 @@ def sample_run(
     with _trained_state(Path(folder)) as (state, _):
         bits, log_probabilities = state.sample(jax.random.key(seed), n_samples)
         return np.asarray(bits), np.asarray(log_probabilities)
+
+
+def run_fingerprint(folder: str | os.PathLike[str]) -> str:
+    """A digest of a run's configuration and trained angles, which its samples carry."""
+    folder = Path(folder)
+    digest = hashlib.sha256(expect(folder / "config.toml").read_bytes())
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        digest.update(arrays["angles"].tobytes())
+    return digest.hexdigest()
 
 
 def marginals_run(folder: str | os.PathLike[str]) -> np.ndarray:
