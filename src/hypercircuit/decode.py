@@ -18,7 +18,7 @@ from jaxtyping import Float, PRNGKeyArray, UInt8
 from ._files import write_text
 from ._types import Angles, AnyArray
 from .bnn import Choice, Network
-from .circuit import Brickwork, Graph
+from .circuit import Chain, Graph
 from .data import Dataset, Splits
 from .energy import Contraction, EnergyKind, Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
@@ -69,7 +69,7 @@ class Decoded:
 
 
 def decode(
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     params: Angles,
     network: Network,
     loss: Loss,
@@ -210,7 +210,7 @@ def _saved_sums(
 
 def exact_energy(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     params: Angles,
     *,
     batch_size: int = 200,
@@ -241,7 +241,7 @@ def exact_energy(
 
 
 def magnetisation_images(
-    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
 ) -> Float[np.ndarray, "units n_inputs"]:
     """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
     values = (state or born(circuit, params)).marginals()
@@ -282,7 +282,7 @@ class ChosenOptions:
 
 
 def architecture(
-    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
 ) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
     state = state or born(circuit, params)
@@ -293,7 +293,7 @@ def architecture(
 
 
 def architectures(
-    circuit: Brickwork, params: Float[AnyArray, "states depth n_qubits kinds"], network: Network
+    circuit: Chain, params: Float[AnyArray, "states depth n_qubits kinds"], network: Network
 ) -> list[list[ChosenOptions]]:
     """`architecture` of several states of a chain, such as those of restarts."""
     found: list[list[ChosenOptions]] = [[] for _ in params]
@@ -304,7 +304,7 @@ def architectures(
     return found
 
 
-def _joint(circuit: Brickwork, params: Angles, sites: np.ndarray) -> jax.Array:
+def _joint(circuit: Chain, params: Angles, sites: np.ndarray) -> jax.Array:
     return joint_probabilities(exact_mps(circuit, params), sites)
 
 

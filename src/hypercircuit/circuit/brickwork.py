@@ -69,6 +69,12 @@ class Brickwork(eqx.Module):
         return 2 ** (self.depth // 2)
 
     @property
+    def doubled_bond(self) -> int:
+        """The dimension of the doubled bond between cells, in its basis of real numbers."""
+        bond = 2**self.reach
+        return bond**2 if self.rotations == "ry-rz" else bond * (bond + 1) // 2
+
+    @property
     def correlation_range(self) -> int:
         """The largest distance in sites at which two bits can be correlated at all."""
         return 2 * self.depth - 3 if self.depth > 1 else 0
