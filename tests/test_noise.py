@@ -10,6 +10,8 @@ import pytest
 
 import oracles
 from hypercircuit.circuit import Brickwork, Noise, Noisy
+from hypercircuit.energy import Contraction, Exact, Sampled, Statevector, trajectory_energy
+from hypercircuit.hamiltonian import compile_loss
 from hypercircuit.state import (
     condition,
     correlations,
@@ -18,7 +20,9 @@ from hypercircuit.state import (
     marginals,
     most_likely,
     sample,
+    trajectory_mps,
 )
+from problems import Problem
 
 #: Depth, qubits, rotations and the probabilities of errors, all different.
 CASES = {
@@ -32,6 +36,8 @@ CASES = {
     "two-bonds-real": (6, 6, "ry", (0.02, 0.05, 0.0)),
     "one-qubit": (3, 1, "ry-rz", (0.1, 0.2, 0.1)),
 }
+
+SMALL = Problem("logistic", 1, 4, encoding=(-3.0, 1.0), order="class-reversed")
 
 
 def refuses(message: str):
@@ -203,6 +209,61 @@ def test_gradients_against_finite_differences(dtype: type):
     np.testing.assert_allclose(by_rates, expected, rtol=0, atol=atol)
 
 
+# ---------------------------------------------------------------- trajectories
+
+
+@pytest.mark.parametrize("rotations", ["ry-rz", pytest.param("ry", marks=pytest.mark.slow)])
+def test_trajectories_average_to_the_density_matrix(rotations: str):
+    """Every probability within 4.5 standard errors of the exact one, fixed keys."""
+    circuit, n = Brickwork(3, rotations), 4000
+    noisy = Noisy(circuit, Noise(0.03, 0.2, 0.02))
+    params = circuit.init(jax.random.key(4), 4, how="uniform", dtype=np.float64)
+    table = oracle(noisy, params)
+
+    @jax.jit
+    def born(key):
+        return jnp.abs(trajectory_mps(noisy, params, key).to_statevector()) ** 2
+
+    keys = jax.random.split(jax.random.key(9), n)
+    found = np.asarray(jax.lax.map(born, keys, batch_size=500))
+    np.testing.assert_allclose(found.sum(1), 1, rtol=0, atol=1e-12)
+    error = found.std(0, ddof=1) / np.sqrt(n)
+    assert np.abs((found.mean(0) - table) / error).max() < 4.5
+    # A single rate less would be seen.
+    fewer = oracle(Noisy(circuit, Noise(0.03, 0.1, 0.02)), params)
+    assert np.abs((found.mean(0) - fewer) / error).max() > 4.5
+
+
+def test_trajectory_without_errors_is_the_state():
+    circuit = Brickwork(3)
+    params = circuit.init(jax.random.key(4), 3, how="uniform", dtype=np.float64)
+    run = jax.jit(lambda key: trajectory_mps(Noisy(circuit, Noise()), params, key).to_statevector())
+    expected = oracles.brickwork_statevector(params)
+    np.testing.assert_allclose(run(jax.random.key(0)), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "kind", [Statevector(), pytest.param(Exact(), marks=pytest.mark.slow)], ids=["all", "terms"]
+)
+def test_energies_of_noisy_chains(kind):
+    """The exact energy is the oracle's, and that of trajectories agrees within its error."""
+    problem = SMALL
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object, tolerance=1e-9)
+    circuit = Brickwork(3)
+    n_qubits, n_examples = hamiltonian.n_qubits, hamiltonian.n_examples
+    noisy = Noisy(circuit, Noise(0.05, 0.1, 0.02))
+    params = circuit.init(jax.random.key(1), n_qubits, how="uniform", dtype=np.float64)
+    pairs = layers(circuit, n_qubits)
+    expected = oracles.noisy_probabilities(params, pairs, 0.05, 0.1, 0.02) @ problem.diagonal
+    prepared = kind.prepare(hamiltonian, noisy, batch_size=n_examples, dtype=np.float64)
+    batch = prepared.batch(np.arange(n_examples))
+    assert abs(float(jax.jit(prepared)(params, batch)) - expected) < 1e-7
+    pure = kind.prepare(hamiltonian, circuit, batch_size=n_examples, dtype=np.float64)
+    found = trajectory_energy(pure, noisy, params, jax.random.key(2), 600, at_once=100)
+    assert abs(float(found.value) - expected) < 4.5 * float(found.standard_error)
+    assert abs(float(jax.jit(pure)(params, batch)) - expected) > 4.5 * float(found.standard_error)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -239,3 +300,21 @@ def test_mixed_state_has_no_amplitudes():
         mps.to_statevector()
     with refuses("the mixed state of a noisy circuit has no amplitudes"):
         mps.to_quimb()
+
+
+def test_trajectory_energies_that_cannot_be_are_refused():
+    problem = SMALL
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object)
+    circuit = Brickwork(2)
+    params = circuit.init(jax.random.key(1), hamiltonian.n_qubits)
+    size = {"batch_size": hamiltonian.n_examples, "dtype": np.float32}
+    key, noisy = jax.random.key(0), Noisy(circuit, Noise(0.1))
+    prepared = Exact().prepare(hamiltonian, circuit, **size)
+    with refuses("n_trajectories must be at least 2, got 1"):
+        trajectory_energy(prepared, noisy, params, key, 1)
+    with refuses("trajectories need an energy without samples"):
+        trajectory_energy(Sampled().prepare(hamiltonian, circuit, **size), noisy, params, key)
+    with refuses("prepare it for the circuit without noise"):
+        trajectory_energy(Exact().prepare(hamiltonian, noisy, **size), noisy, params, key)
+    with refuses("contractions have no errors of gates"):
+        Contraction().prepare(hamiltonian, noisy, **size)

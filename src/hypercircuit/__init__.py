@@ -20,6 +20,8 @@ from .bnn import (
 from .circuit import (
     Brickwork as Brickwork,
     Graph as Graph,
+    Noise as Noise,
+    Noisy as Noisy,
     save_qasm as save_qasm,
     to_qasm as to_qasm,
 )
@@ -57,6 +59,7 @@ from .energy import (
     Statevector as Statevector,
     choose_energy as choose_energy,
     sampled_energy as sampled_energy,
+    trajectory_energy as trajectory_energy,
 )
 from .hamiltonian import (
     CompressedLoss as CompressedLoss,
@@ -89,6 +92,7 @@ from .state import (
     marginals as marginals,
     most_likely as most_likely,
     sample as sample,
+    trajectory_mps as trajectory_mps,
 )
 from .study import (
     GroundState as GroundState,

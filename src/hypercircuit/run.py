@@ -33,7 +33,7 @@ from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
 from .bnn import save_network
-from .circuit import Brickwork, Graph
+from .circuit import Chain, Graph, Noisy
 from .config import Config, ConfigError, load_config
 from .decode import (
     ChosenOptions,
@@ -60,6 +60,7 @@ from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import check_route
 from .problem import (
     Problem,
+    build_chain,
     build_problem,
     class_labels,
     describe_data,
@@ -225,7 +226,7 @@ def _check_budget(
     _state(config, circuit, params).check(side_by_side)
 
 
-def _state(config: Config, circuit: Brickwork | Graph, params: Angles) -> Born:
+def _state(config: Config, circuit: Chain | Graph, params: Angles) -> Born:
     contraction = _contraction(config)
     return born(circuit, params, budget=contraction.budget, search=contraction.search)
 
@@ -261,6 +262,8 @@ def _train(
         ansatz = f"{circuit.describe()}, on {hamiltonian.n_qubits} qubits"
     else:
         ansatz += f"{circuit.max_bond}"
+    if isinstance(circuit, Noisy):
+        ansatz += f", with {circuit.noise.describe()}"
     report(
         f"{ansatz}, {params.size} angles; energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
@@ -436,7 +439,7 @@ def _decode_run(
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     params: Angles,
     folder: Path,
     report: Report,
@@ -580,7 +583,7 @@ def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
     with np.load(expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
     with jax.enable_x64(angles.dtype == np.float64):
-        circuit: Brickwork | Graph = Brickwork(config.circuit.depth, config.circuit.rotations)
+        circuit: Chain | Graph = build_chain(config, config.circuit.depth, angles.shape[1])
         if config.circuit.ansatz == "graph":
             circuit = build_problem(config).circuit
         yield _state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]

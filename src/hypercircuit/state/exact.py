@@ -123,15 +123,17 @@ def exact_mps(circuit: Chain, params: Angles) -> ExactMPS:
             f"only a chain (Brickwork) has an exact matrix product state here, got "
             f"{type(circuit).__name__}; use born(circuit, params), or Contraction() for energies"
         )
-    cells = circuit.cells(params)
+    return mps_of_cells(circuit.cells(params), circuit, params.shape[1])
+
+
+def mps_of_cells(cells: CellTensors, circuit: Brickwork, n_qubits: int) -> ExactMPS:
+    """The state of these cells, which some unitary gates in the places of `circuit` made."""
     maps = _doubled_maps(cells)
     basis = hermitian_basis(cells.shape[-1], real=not jnp.iscomplexobj(cells))
     end = jnp.asarray(basis.sum((1, 2)).real, maps.dtype)
     start = jnp.zeros(len(end), maps.dtype).at[0].set(1.0)
     left, right = _environments(maps, circuit.reach, start, end)
-    return ExactMPS(
-        cells, maps, left, right, params.shape[1], circuit.reach, circuit.correlation_range
-    )
+    return ExactMPS(cells, maps, left, right, n_qubits, circuit.reach, circuit.correlation_range)
 
 
 def hermitian_basis(bond: int, *, real: bool) -> np.ndarray:
