@@ -41,6 +41,7 @@ ROOMS = (
     "run_restarts",
     "run_compile",
     "run_export",
+    "run_noise",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

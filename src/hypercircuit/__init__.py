@@ -81,6 +81,7 @@ from .hamiltonian import (
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
 from .run_compile import compile_run as compile_run
 from .run_export import export_run as export_run
+from .run_noise import noise_run as noise_run
 from .run_restarts import restarts_run as restarts_run
 from .state import (
     Born as Born,
@@ -102,6 +103,7 @@ from .study import (
     minimise as minimise,
     pauli_coefficients as pauli_coefficients,
     pauli_weights as pauli_weights,
+    resilience as resilience,
     success_probability as success_probability,
 )
 from .train import (

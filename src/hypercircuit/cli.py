@@ -1,4 +1,4 @@
-"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample | export``.
+"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample | ...``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """
@@ -19,6 +19,7 @@ from .config import load_config
 from .run import evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
 from .run_export import export_run
+from .run_noise import noise_run
 from .run_restarts import restarts_run
 
 INTERRUPTED = 75
@@ -107,6 +108,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--row", type=int, metavar="N", help="which one, counted from 0")
     export.set_defaults(run=_export)
+
+    noise = commands.add_parser(
+        "noise", help="evaluate a run's angles under growing noise, up to 20 qubits"
+    )
+    noise.add_argument("folder", metavar="RUN", help="of `train` or `restarts`")
+    noise.add_argument(
+        "--multipliers",
+        type=_numbers,
+        default=[0.25 * step for step in range(9)],
+        metavar="P,P,...",
+        help="factors on noise.one_qubit and noise.two_qubit (default: 0,0.25,...,2)",
+    )
+    noise.add_argument(
+        "--readout", type=float, default=0.0, metavar="Q", help="probability of a wrong bit"
+    )
+    noise.add_argument("--out", metavar="DIR", help="default: RUN")
+    noise.set_defaults(run=_noise)
     return parser
 
 
@@ -186,6 +204,27 @@ def _export(options: argparse.Namespace) -> int:
         report=_report,
     )
     return 0
+
+
+def _noise(options: argparse.Namespace) -> int:
+    noise_run(
+        options.folder,
+        options.multipliers,
+        readout=options.readout,
+        out=options.out,
+        report=_report,
+    )
+    return 0
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers separated by commas."""
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"numbers separated by commas are needed, got {text!r}"
+        ) from error
 
 
 def _report(message: str) -> None:

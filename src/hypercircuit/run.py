@@ -65,6 +65,7 @@ from .problem import (
     class_labels,
     describe_data,
     describe_preprocessing,
+    without_noise,
 )
 from .state import Born, born
 from .state.born import AT_ONCE
@@ -215,7 +216,7 @@ def _check_budget(
     report: Report,
 ) -> None:
     """Report what a batch costs; refuse what training or decoding could not pay."""
-    circuit, n_examples = problem.circuit, hamiltonian.n_examples
+    circuit, n_examples = without_noise(problem.circuit), hamiltonian.n_examples
     dtype = np.dtype(config.train.precision)
     size = min(config.train.batch_size or n_examples, n_examples)
     cost = kind.estimate(hamiltonian, circuit, batch_size=size, dtype=dtype)
@@ -337,6 +338,7 @@ def _training_result(
         "n_qubits": hamiltonian.n_qubits,
         "depth": problem.circuit.depth,
         "max_bond": None if isinstance(problem.circuit, Graph) else problem.circuit.max_bond,
+        "noise": _rates(problem.circuit),
         "n_parameters": int(np.size(trained.params)),
         "steps": trained.step,
         "seconds": trained.seconds,
@@ -654,6 +656,15 @@ def expect(file: Path) -> Path:
             "name the --out of a `hypercircuit train` that ended"
         )
     return file
+
+
+def _rates(circuit: Chain | Graph) -> dict[str, float] | None:
+    """The probabilities of errors, None without any."""
+    if not isinstance(circuit, Noisy):
+        return None
+    noise = circuit.noise
+    rates = {"one_qubit": noise.one_qubit, "two_qubit": noise.two_qubit, "readout": noise.readout}
+    return {name: float(rate) for name, rate in rates.items()}
 
 
 def _number(value: Any) -> float | None:

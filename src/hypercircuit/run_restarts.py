@@ -23,12 +23,12 @@ import numpy as np
 from ._files import write_atomically, write_text
 from ._precision import check_precision
 from .bnn import Network
-from .circuit import Chain
+from .circuit import Brickwork
 from .config import Config, ConfigError
 from .decode import architectures
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
-from .problem import build_chain, build_problem, describe_data
+from .problem import build_problem, describe_data
 from .run import Report, refuse_another, versions
 from .study import (
     loss_histogram,
@@ -96,7 +96,7 @@ def restarts_run(
     found: dict[int, RestartResult] = {}
     result = _header(config, hamiltonian, minimum, near)
     for depth in depths:
-        circuit = build_chain(config, depth, hamiltonian.n_qubits)
+        circuit = Brickwork(depth, config.circuit.rotations)
         done = restarts(
             hamiltonian,
             circuit,
@@ -182,6 +182,12 @@ def _refuse_unused(config: Config) -> None:
             f"restarts take chains, got circuit.ansatz={config.circuit.ansatz!r}; set "
             "circuit.ansatz='brickwork'"
         )
+    if config.noise.present:
+        raise ConfigError(
+            "restarts are of circuits without errors, got noise.multiplier="
+            f"{config.noise.multiplier:g} and noise.readout={config.noise.readout:g}; leave them "
+            "out, and evaluate the finished restarts with `hypercircuit noise`"
+        )
     default = Config().to_dict()
     found = config.to_dict()
     for section, key, instead in (
@@ -212,7 +218,7 @@ def _row(depth: int, done: RestartResult, minimum: float, distance: float) -> di
     }
 
 
-def _chosen(circuit: Chain, done: RestartResult, network: Network) -> dict[str, Any]:
+def _chosen(circuit: Brickwork, done: RestartResult, network: Network) -> dict[str, Any]:
     """Per choice how many restarts end with each option, and how sure the least sure one is.
 
     A restart's option is the one with the largest probability, the mean over a choice's copies.
