@@ -123,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     noise.add_argument(
         "--readout", type=float, default=0.0, metavar="Q", help="probability of a wrong bit"
     )
+    noise.add_argument(
+        "--trajectories",
+        type=int,
+        default=0,
+        metavar="N",
+        help="check an energy of every depth by so many trajectories",
+    )
     noise.add_argument("--out", metavar="DIR", help="default: RUN")
     noise.set_defaults(run=_noise)
     return parser
@@ -211,6 +218,7 @@ def _noise(options: argparse.Namespace) -> int:
         options.folder,
         options.multipliers,
         readout=options.readout,
+        trajectories=options.trajectories,
         out=options.out,
         report=_report,
     )

@@ -3,7 +3,7 @@
 noise.json      everything; one row per depth and multiplier: means over states, smallest and
                 largest value, and what the noise is
 noise.csv       the rows as a table
-noise.png       energy, probability of the best network and expected accuracy against noise
+noise.png       energy, probability of the best networks and expected accuracy against noise
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import jax
 import numpy as np
 
 from ._files import write_text
-from .circuit import Brickwork, Noise
+from .circuit import Brickwork, Noise, Noisy
 from .config import Config, ConfigError
+from .energy import Statevector, trajectory_energy
 from .hamiltonian import compile_loss
 from .problem import build_problem, describe_data
 from .run import Report, expect, run_config, versions
@@ -37,24 +38,30 @@ def noise_run(
     multipliers: Sequence[float],
     *,
     readout: float = 0.0,
+    trajectories: int = 0,
     out: str | os.PathLike[str] | None = None,
     report: Report = print,
 ) -> dict[str, Any]:
     """Evaluate a run's states exactly at every multiplier of the published error rates.
 
     Of `hypercircuit train` that is one state; of `hypercircuit restarts`, at every depth all
-    restarts that succeeded (the best one where none did).
+    restarts that succeeded (the best one where none did). The best networks are those within
+    `restarts.success_distance` of the smallest loss.
 
     **Arguments:**
 
     - `multipliers`: factors on `noise.one_qubit` and `noise.two_qubit` of the run's configuration.
     - `readout`: probability that a bit is read as its opposite, the same at every multiplier.
+    - `trajectories`: also average so many trajectories of every depth's first state at the largest
+      multiplier, a check of the exact energy by other means; 0 leaves it out.
     - `out`: a folder for the results; left out, the run's own.
 
     **Raises:** `ConfigError` for a folder without a finished run, a circuit that is no chain, more
     than 20 qubits or a multiplier that makes no probability.
     """
     folder, begun = Path(folder), time.perf_counter()
+    if trajectories < 0 or trajectories == 1:
+        raise ConfigError(f"trajectories must be 0 or at least 2, got {trajectories}")
     if not multipliers or min(multipliers) < 0 or len(set(multipliers)) < len(multipliers):
         raise ConfigError(
             f"multipliers must be different numbers of at least 0, got {list(multipliers)}"
@@ -87,11 +94,17 @@ def noise_run(
             f"{100 * accuracies[losses.argmin()]:.2f} %), mean {losses.mean():.4f} "
             f"({100 * accuracies.mean():.2f} %)"
         )
-        rows = []
+        rows, checks = [], []
         for depth, params in _states(folder, config, done):
             circuit = Brickwork(depth, config.circuit.rotations)
             found = resilience(
-                circuit, params, noise, np.array(sorted(multipliers)), losses, accuracies
+                circuit,
+                params,
+                noise,
+                np.array(sorted(multipliers)),
+                losses,
+                accuracies,
+                distance=config.restarts.success_distance,
             )
             rows += _rows(depth, found)
             first, last = rows[-len(multipliers)], rows[-1]
@@ -99,6 +112,31 @@ def noise_run(
                 f"depth {depth}, {len(params)} states: energy {first['energy']:.6f} at p = "
                 f"{first['multiplier']:g}, {last['energy']:.4f} at p = {last['multiplier']:g}"
             )
+            if trajectories:
+                prepared = Statevector().prepare(
+                    hamiltonian, circuit, batch_size=hamiltonian.n_examples, dtype=np.float64
+                )
+                largest = max(multipliers)
+                noisy = Noisy(
+                    circuit,
+                    Noise(largest * noise.one_qubit, largest * noise.two_qubit, noise.readout),
+                )
+                state, key = jax.numpy.asarray(params[0]), jax.random.key(config.train.seed)
+                mean = trajectory_energy(prepared, noisy, state, key, trajectories)
+                checks.append(
+                    {
+                        "depth": depth,
+                        "multiplier": largest,
+                        "trajectories": trajectories,
+                        "energy": float(mean.value),
+                        "standard_error": float(mean.standard_error),
+                        "exact": float(found.energies[-1, 0]),
+                    }
+                )
+                report(
+                    f"depth {depth}, first state at p = {largest:g}: {checks[-1]['exact']:.5f}, "
+                    f"{trajectories} trajectories {mean.value:.5f} +- {mean.standard_error:.5f}"
+                )
     result: dict[str, Any] = {
         "command": "noise",
         "one_qubit": rates.one_qubit,
@@ -107,11 +145,13 @@ def noise_run(
         "n_qubits": problem.network.n_qubits,
         "minimum": float(losses.min()),
         "best_accuracy": float(accuracies[losses.argmin()]),
+        "best_networks": int((losses <= losses.min() + config.restarts.success_distance).sum()),
         "uniform_energy": float(losses.mean()),
         "uniform_accuracy": float(accuracies.mean()),
         "seconds": time.perf_counter() - begun,
         "versions": versions(),
         "rows": rows,
+        "trajectories": checks,
     }
     out = folder if out is None else Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,7 +171,9 @@ def noise_run(
 
 def noise_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table of text."""
-    lines = [f"{'depth':>5}{'states':>8}{'p':>7}{'energy':>11}{'best network':>15}{'accuracy':>11}"]
+    lines = [
+        f"{'depth':>5}{'states':>8}{'p':>7}{'energy':>11}{'best networks':>15}{'accuracy':>11}"
+    ]
     for row in rows:
         lines.append(
             f"{row['depth']:>5}{row['states']:>8}{row['multiplier']:>7.3g}{row['energy']:>11.5f}"

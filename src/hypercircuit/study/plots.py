@@ -238,7 +238,7 @@ def plot_resilience(
     minimum: float,
     uniform: float,
 ) -> None:
-    """Energy, probability of the best network and expected accuracy against noise, by depth.
+    """Energy, probability of the best networks and expected accuracy against noise, by depth.
 
     **Arguments:**
 
@@ -250,7 +250,7 @@ def plot_resilience(
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = (
         ("energy", f"energy ({unit})", 1),
-        ("best_probability", "probability of the best network (%)", 100),
+        ("best_probability", "probability of the best networks (%)", 100),
         ("accuracy", "expected test accuracy (%)", 100),
     )
     depths = sorted({row["depth"] for row in rows})

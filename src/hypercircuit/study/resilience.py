@@ -29,7 +29,7 @@ class Resilience:
 
     - `multipliers`: factors on the rates of the gates' errors.
     - `energies`: mean loss, in the loss's unit per example.
-    - `best_probabilities`: that the network of smallest loss is drawn.
+    - `best_probabilities`: that one of the best networks is drawn.
     - `accuracies`: expected share of examples that a drawn network classifies correctly.
     """
 
@@ -46,6 +46,8 @@ def resilience(
     multipliers: Float[np.ndarray, " multipliers"],
     losses: Float[np.ndarray, " networks"],
     accuracies: Float[np.ndarray, " networks"],
+    *,
+    distance: float = 1e-4,
 ) -> Resilience:
     """Re-evaluate the angles of several states at every multiplier of the errors of gates, exactly.
 
@@ -53,11 +55,12 @@ def resilience(
 
     - `noise`: the errors at multiplier 1; those of the readout are not multiplied.
     - `losses`, `accuracies`: of every network, site 0 the most significant bit.
+    - `distance`: the best networks are those at most this far above the smallest loss.
 
     **Raises:** `ValueError` if the exact mixed state is too large.
     """
-    best = int(np.argmin(losses))
-    columns = np.stack([losses, np.arange(len(losses)) == best, accuracies], axis=1)
+    best = losses <= losses.min() + distance
+    columns = np.stack([losses, best, accuracies], axis=1)
 
     @jax.jit
     def evaluate(multiplier: Float[Array, ""], params: Float[Array, "states ..."]) -> jax.Array:
