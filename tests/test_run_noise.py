@@ -53,10 +53,10 @@ evaluate_every = 4
 samples = 5
 
 [restarts]
-count = 3
-depths = [1, 3]
-max_iterations = 10
-batch = 3
+count = 2
+depths = [2]
+max_iterations = 5
+batch = 2
 """
 
 
@@ -145,8 +145,8 @@ def test_noise_of_restarts(config: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert [(row["depth"], row["multiplier"]) for row in result["rows"]] == [
         (1, 0.0),
         (1, 2.0),
-        (3, 0.0),
-        (3, 2.0),
+        (2, 0.0),
+        (2, 2.0),
     ]
     for calm, noisy in zip(result["rows"][::2], result["rows"][1::2], strict=True):
         assert result["minimum"] <= calm["energy"] < noisy["energy"]
