@@ -162,7 +162,6 @@ def noise_run(
         out / "noise.png",
         unit=problem.loss.unit,
         minimum=result["minimum"],
-        uniform=result["uniform_energy"],
     )
     report(noise_table(rows))
     report(f"results in {out}")

@@ -236,7 +236,6 @@ def plot_resilience(
     *,
     unit: str,
     minimum: float,
-    uniform: float,
 ) -> None:
     """Energy, probability of the best networks and expected accuracy against noise, by depth.
 
@@ -245,7 +244,7 @@ def plot_resilience(
     - `rows`: one per depth and multiplier, with `depth`, `multiplier`, and for each quantity
       `energy`, `best_probability` and `accuracy` its mean over states and `_low` and `_high`.
     - `unit`: the loss's unit, such as `nats`.
-    - `minimum`, `uniform`: losses of the best network and, on average, of all networks.
+    - `minimum`: the loss of the best network.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = (
@@ -268,7 +267,6 @@ def plot_resilience(
         axes.spines[["top", "right"]].set_visible(False)
         if name == "energy":
             axes.axhline(minimum, color="0.5", lw=0.8, ls=":", label="best network")
-            axes.axhline(uniform, color="0.5", lw=0.8, ls="--", label="all networks, mean")
             axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
