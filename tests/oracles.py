@@ -10,6 +10,7 @@ amplitude ``k`` of a statevector belongs to the bits of ``k`` written most signi
 Angles are in radians; losses are means over examples, in nats for the logarithmic ones.
 """
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -92,6 +93,58 @@ def graph_statevector(angles, layers):
             gate = rotation(PAULI_Z, phi[0] if phi else 0.0) @ rotation(PAULI_Y, theta)
             state = apply_gate(state, gate, site, n_qubits)
     return state
+
+
+def noisy_probabilities(angles, layers, one_qubit, two_qubit, readout=0.0):
+    """Return the diagonal of the density matrix of a noisy circuit, shape (2**n_qubits,).
+
+    Every gate is followed by Kraus operators: the identity with probability 1 - q, and each of the
+    4^k - 1 other products of Paulis with probability q / (4^k - 1), k = 1 after Ry and Rz and k = 2
+    after CX. At the end every bit is flipped with probability `readout`.
+
+    Args:
+        angles, layers: as for `graph_statevector`; an angle of size 0 along the last axis is no
+            gate and makes no error.
+    """
+    angles = np.asarray(angles, dtype=np.float64)
+    n_qubits = angles.shape[1]
+    paulis = [IDENTITY, np.array([[0, 1], [1, 0]], complex), PAULI_Y, PAULI_Z]
+
+    def on(sites, gates):
+        """The Kronecker product with `gates` on `sites` and identities elsewhere."""
+        full = np.ones((1, 1))
+        for site in range(n_qubits):
+            own = gates[sites.index(site)] if site in sites else IDENTITY
+            full = np.kron(full, own)
+        return full
+
+    def cx(control, target):
+        zero, one = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
+        return on([control], [zero]) + on([control, target], [one, paulis[1]])
+
+    def depolarise(rho, sites, q):
+        others = list(itertools.product(paulis, repeat=len(sites)))[1:]
+        found = (1 - q) * rho
+        for gates in others:
+            kraus = np.sqrt(q / len(others)) * on(list(sites), gates)
+            found = found + kraus @ rho @ kraus.conj().T
+        return found
+
+    rho = np.zeros((2**n_qubits, 2**n_qubits), complex)
+    rho[0, 0] = 1
+    for own, pairs in zip(angles, layers, strict=True):
+        for pair in pairs:
+            gate = cx(*pair)
+            rho = depolarise(gate @ rho @ gate.T, pair, two_qubit)
+        for site, kinds in enumerate(own):
+            for pauli, angle in zip((PAULI_Y, PAULI_Z), kinds, strict=False):
+                gate = on([site], [rotation(pauli, angle)])
+                rho = depolarise(gate @ rho @ gate.conj().T, (site,), one_qubit)
+    probabilities = np.diag(rho).real.reshape((2,) * n_qubits)
+    for site in range(n_qubits):
+        flipped = np.flip(probabilities, site)
+        probabilities = (1 - readout) * probabilities + readout * flipped
+    return probabilities.reshape(-1)
 
 
 # ---------------------------------------------------------------- networks

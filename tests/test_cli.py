@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from compilation import equal_programs_compiled_once
-from hypercircuit.circuit import Brickwork
+from hypercircuit.circuit import Brickwork, to_qasm
 from hypercircuit.cli import INTERRUPTED, main
+from hypercircuit.run import run_fingerprint
 from hypercircuit.state import exact_mps, log_probability
 
 CONFIG = """
@@ -284,6 +285,7 @@ def test_sample_writes_bits_and_their_probabilities(
     assert main(["sample", str(finished), "-n", "50", "--seed", "3", "--out", str(other)]) == 0
     with np.load(finished / "samples.npz") as file, np.load(other) as again:
         bits, found = file["bits"], file["log_probability"]
+        assert (int(file["seed"]), str(file["fingerprint"])) == (3, run_fingerprint(finished))
         np.testing.assert_array_equal(bits, again["bits"])
     assert bits.shape == (50, 10)
     assert bits.dtype == np.uint8
@@ -299,3 +301,55 @@ def test_sample_refuses_what_cannot_be(finished: Path, tmp_path: Path, capsys):
     )
     out = str(tmp_path / "absent" / "samples.npz")
     assert "absent" in failed(capsys, "sample", str(finished), "-n", "1", "--out", out)
+
+
+# ---------------------------------------------------------------- export
+
+
+def test_export_writes_what_the_suffix_says(finished: Path, tmp_path: Path, capsys):
+    qasm, npz = tmp_path / "circuit.qasm", tmp_path / "network.npz"
+    assert main(["export", str(finished), str(qasm), str(npz), "--measure"]) == 0
+    assert "the circuit of 10 qubits" in capsys.readouterr().out
+    with np.load(finished / "angles.npz") as file:
+        assert qasm.read_text() == to_qasm(
+            Brickwork(2), jax.numpy.asarray(file["angles"]), measure=True
+        )
+    with np.load(npz) as file, np.load(finished / "best_network.npz") as best:
+        assert file.files == best.files
+        for name in best.files:
+            np.testing.assert_array_equal(file[name], best[name])
+        assert file["labels"].tolist() == [0, 1]
+        notes = json.loads(str(file["preprocessing"]))
+    assert (notes["rows"], notes["columns"], notes["n_inputs"]) == ([7, 14, 20], [7, 14, 21], 9)
+
+
+def test_export_writes_a_sampled_network(finished: Path, tmp_path: Path, capsys):
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    samples, npz, model = (tmp_path / name for name in ("s.npz", "n.npz", "n.onnx"))
+    assert main(["sample", str(finished), "-n", "5", "--out", str(samples)]) == 0
+    chosen = ["--samples", str(samples), "--row", "3"]
+    assert main(["export", str(finished), str(npz), str(model), *chosen]) == 0
+    assert "network 3 of" in capsys.readouterr().out
+    with np.load(samples) as drawn, np.load(npz) as network:
+        np.testing.assert_array_equal(network["bits"], drawn["bits"][3])
+    assert len(onnx.load(model).graph.input) == 1
+    with np.load(samples) as drawn:
+        arrays = dict(drawn) | {"fingerprint": np.array("other")}
+    np.savez(samples, **arrays)
+    assert "samples of another run" in failed(capsys, "export", str(finished), str(npz), *chosen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["network.pt"], "a file's suffix says what to write: .qasm, .npz or .onnx"),
+        (["network.npz", "--measure"], "--measure is for circuits"),
+        (["c.qasm", "--row", "0"], "--samples and --row choose a network"),
+        (["network.npz", "--row", "0"], "--samples FILE.npz and --row N go together"),
+        (["network.npz", "--samples", "absent.npz", "--row", "0"], "absent.npz does not exist"),
+    ],
+)
+def test_export_refuses_what_it_would_ignore(
+    arguments: list[str], message: str, finished: Path, capsys
+):
+    assert message in failed(capsys, "export", str(finished), *arguments)

@@ -18,6 +18,7 @@ from hypercircuit.bnn import (
     activation_choice,
     encoding_choice,
     neuron_gates,
+    save_network,
     skip_choice,
 )
 from hypercircuit.circuit import Brickwork
@@ -30,7 +31,6 @@ from hypercircuit.decode import (
     exact_energy,
     full_energy,
     magnetisation_images,
-    save_network,
     score_network,
 )
 from hypercircuit.energy import Cumulant, Exact
@@ -226,7 +226,7 @@ def test_saved_arrays_reproduce_the_logits(problem: Problem, kind: type, tmp_pat
     save_network(path, problem.network, bits)
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    assert arrays.keys() == {"bits", "weights_0", "logit_scale"} | (
+    assert arrays.keys() == {"bits", "weights_0", "encoding_0", "logit_scale"} | (
         {"biases_0"} if problem.bias else set()
     )
     assert arrays["bits"].dtype == np.uint8

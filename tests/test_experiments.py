@@ -26,6 +26,11 @@ def test_smoke(config: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "result.json").read_text())["status"] == "finished"
     assert "results in" in done.stdout
+    if (config.parent / "noise.json").exists():
+        again = ["noise", str(out), "--multipliers", "0,1"]
+        subprocess.run([sys.executable, "-m", "hypercircuit.cli", *again], check=True, timeout=600)
+        rows = json.loads((out / "noise.json").read_text())["rows"]
+        assert [row["multiplier"] for row in rows] == [0.0, 1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.parent.name)

@@ -11,10 +11,20 @@ from .bnn import (
     activation_choice as activation_choice,
     encoding_choice as encoding_choice,
     neuron_gates as neuron_gates,
+    save_network as save_network,
+    save_onnx as save_onnx,
     scale_choice as scale_choice,
     skip_choice as skip_choice,
+    to_onnx as to_onnx,
 )
-from .circuit import Brickwork as Brickwork, Graph as Graph
+from .circuit import (
+    Brickwork as Brickwork,
+    Graph as Graph,
+    Noise as Noise,
+    Noisy as Noisy,
+    save_qasm as save_qasm,
+    to_qasm as to_qasm,
+)
 from .config import Config as Config, ConfigError as ConfigError, load_config as load_config
 from .data import (
     DataFileError as DataFileError,
@@ -37,7 +47,6 @@ from .decode import (
     Score as Score,
     decode as decode,
     exact_energy as exact_energy,
-    save_network as save_network,
 )
 from .energy import (
     MPO as MPO,
@@ -50,6 +59,7 @@ from .energy import (
     Statevector as Statevector,
     choose_energy as choose_energy,
     sampled_energy as sampled_energy,
+    trajectory_energy as trajectory_energy,
 )
 from .hamiltonian import (
     CompressedLoss as CompressedLoss,
@@ -71,6 +81,8 @@ from .hamiltonian import (
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
 from .run_compare import ComparisonSettings as ComparisonSettings, compare_run as compare_run
 from .run_compile import compile_run as compile_run
+from .run_export import export_run as export_run
+from .run_noise import noise_run as noise_run
 from .run_restarts import restarts_run as restarts_run
 from .run_sweep import (
     plan_sweep as plan_sweep,
@@ -87,6 +99,7 @@ from .state import (
     marginals as marginals,
     most_likely as most_likely,
     sample as sample,
+    trajectory_mps as trajectory_mps,
 )
 from .study import (
     Axis as Axis,
@@ -102,6 +115,7 @@ from .study import (
     parse_axis as parse_axis,
     pauli_coefficients as pauli_coefficients,
     pauli_weights as pauli_weights,
+    resilience as resilience,
     success_probability as success_probability,
 )
 from .train import (

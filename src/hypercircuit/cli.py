@@ -1,4 +1,4 @@
-"""The command line: ``train | restarts | compile | sweep | compare | evaluate | sample``.
+"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample | ...``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """
@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,8 +17,10 @@ import numpy as np
 from ._files import write_atomically
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
 from .config import load_config
-from .run import evaluate_run, sample_run, train_run
+from .run import evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
+from .run_export import export_run
+from .run_noise import noise_run
 from .run_restarts import restarts_run
 
 
@@ -93,6 +96,47 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", metavar="FILE.npz", help="default: RUN/samples.npz")
     sample.set_defaults(run=_sample)
+
+    export = commands.add_parser(
+        "export", help="write the trained circuit or a network for other programs"
+    )
+    export.add_argument("folder", metavar="RUN")
+    export.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="*.qasm: the circuit, OpenQASM 3; *.npz or *.onnx: the best network",
+    )
+    export.add_argument("--measure", action="store_true", help="of *.qasm: measure all qubits")
+    export.add_argument(
+        "--samples", metavar="FILE.npz", help="a network of this file of `sample`, see --row"
+    )
+    export.add_argument("--row", type=int, metavar="N", help="which one, counted from 0")
+    export.set_defaults(run=_export)
+
+    noise = commands.add_parser(
+        "noise", help="evaluate a run's angles under growing noise, up to 20 qubits"
+    )
+    noise.add_argument("folder", metavar="RUN", help="of `train` or `restarts`")
+    noise.add_argument(
+        "--multipliers",
+        type=_numbers,
+        default=[0.25 * step for step in range(9)],
+        metavar="P,P,...",
+        help="factors on noise.one_qubit and noise.two_qubit (default: 0,0.25,...,2)",
+    )
+    noise.add_argument(
+        "--readout", type=float, default=0.0, metavar="Q", help="probability of a wrong bit"
+    )
+    noise.add_argument(
+        "--trajectories",
+        type=int,
+        default=0,
+        metavar="N",
+        help="check an energy of every depth by so many trajectories",
+    )
+    noise.add_argument("--out", metavar="DIR", help="default: RUN")
+    noise.set_defaults(run=_noise)
     return parser
 
 
@@ -148,15 +192,52 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     bits, log_probabilities = sample_run(options.folder, options.n, seed=options.seed)
     path = Path(options.out) if options.out else Path(options.folder) / "samples.npz"
-    write_atomically(
-        path,
-        lambda file: np.savez_compressed(file, bits=bits, log_probability=log_probabilities),
-    )
+    arrays: dict[str, Any] = {
+        "bits": bits,
+        "log_probability": log_probabilities,
+        "seed": np.int64(options.seed),
+        "fingerprint": np.array(run_fingerprint(options.folder)),
+    }
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
     print(
         f"{options.n} networks of {bits.shape[1]} bits, log-probabilities "
         f"{log_probabilities.min():.1f} to {log_probabilities.max():.1f} nats: {path}"
     )
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    export_run(
+        options.folder,
+        options.files,
+        measure=options.measure,
+        samples=options.samples,
+        row=options.row,
+        report=_report,
+    )
+    return 0
+
+
+def _noise(options: argparse.Namespace) -> int:
+    noise_run(
+        options.folder,
+        options.multipliers,
+        readout=options.readout,
+        trajectories=options.trajectories,
+        out=options.out,
+        report=_report,
+    )
+    return 0
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers separated by commas."""
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"numbers separated by commas are needed, got {text!r}"
+        ) from error
 
 
 def _report(message: str) -> None:

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
-from ._files import write_atomically, write_text
+from ._files import write_text
 from ._types import Angles, AnyArray
 from .bnn import Choice, Network
-from .circuit import Brickwork, Graph
+from .circuit import Chain, Graph
 from .data import Dataset, Splits
 from .energy import Contraction, EnergyKind, Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
@@ -69,7 +69,7 @@ class Decoded:
 
 
 def decode(
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     params: Angles,
     network: Network,
     loss: Loss,
@@ -210,7 +210,7 @@ def _saved_sums(
 
 def exact_energy(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     params: Angles,
     *,
     batch_size: int = 200,
@@ -240,53 +240,8 @@ def exact_energy(
     return full_energy(prepared, params, progress=progress, save=save, stop=stop)
 
 
-def save_network(
-    path: str | os.PathLike[str], network: Network, bits: UInt8[np.ndarray, " n_qubits"]
-) -> None:
-    """Write a network to an npz file.
-
-    Its arrays: `bits` (uint8, one per qubit, site 0 first); per layer l `weights_l` (outputs,
-    inputs) and `biases_l` (outputs), int8 if all weight values are whole and float32 if not; per
-    hidden layer `activation_l` and `gates_l`, one per neuron, and `hidden_scale`; `skip` (outputs,
-    inputs) if there are such weights; `logit_scale`. Weights and biases are values, in the encoding
-    that a choice selected. With x the inputs,
-
-        z_l = weights_l @ a_(l-1) + biases_l,   a_l = gates_l * activation_l(hidden_scale * z_l),
-        logits = logit_scale * (z_last + skip @ x).
-    """
-    parameters = network.decode(bits[None])
-    arrays: dict[str, Any] = {"bits": bits.astype(np.uint8)}
-    dtype = _weight_dtype(network)
-    for number, layer in enumerate(parameters.layers):
-        arrays[f"weights_{number}"] = layer.weights[0].astype(dtype)
-        if layer.biases is not None:
-            arrays[f"biases_{number}"] = layer.biases[0].astype(dtype)
-    hidden = zip(parameters.activations, parameters.gates, strict=True)
-    for number, (options, gates) in enumerate(hidden):
-        n_neurons = network.layers[number].n_outputs
-        names = np.array(parameters.names)[np.broadcast_to(options[0], n_neurons)]
-        arrays[f"activation_{number}"] = names
-        arrays[f"gates_{number}"] = np.broadcast_to(gates[0], n_neurons).astype(np.int8)
-    if parameters.skip is not None:
-        arrays["skip"] = parameters.skip[0].astype(dtype)
-    if network.n_hidden:
-        arrays["hidden_scale"] = np.float64(parameters.hidden_scale[0, 0])
-    arrays["logit_scale"] = np.float64(parameters.logit_scale[0, 0])
-    write_atomically(path, lambda file: np.savez(file, **arrays))
-
-
-def _weight_dtype(network: Network) -> type[np.generic]:
-    """Whole-numbered weights of any setting fit in int8."""
-    encodings = [layer.encoding for layer in network.layers]
-    options = [option.encoding for choice in network.choices for option in choice.options]
-    encodings += [each for each in options if each is not None]
-    values = np.array([[each.low, each.high] for each in encodings])
-    whole = (values == np.rint(values)).all() and np.abs(values).max() < 128
-    return np.int8 if whole else np.float32
-
-
 def magnetisation_images(
-    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
 ) -> Float[np.ndarray, "units n_inputs"]:
     """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
     values = (state or born(circuit, params)).marginals()
@@ -327,7 +282,7 @@ class ChosenOptions:
 
 
 def architecture(
-    circuit: Brickwork | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
 ) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
     state = state or born(circuit, params)
@@ -338,7 +293,7 @@ def architecture(
 
 
 def architectures(
-    circuit: Brickwork, params: Float[AnyArray, "states depth n_qubits kinds"], network: Network
+    circuit: Chain, params: Float[AnyArray, "states depth n_qubits kinds"], network: Network
 ) -> list[list[ChosenOptions]]:
     """`architecture` of several states of a chain, such as those of restarts."""
     found: list[list[ChosenOptions]] = [[] for _ in params]
@@ -349,7 +304,7 @@ def architectures(
     return found
 
 
-def _joint(circuit: Brickwork, params: Angles, sites: np.ndarray) -> jax.Array:
+def _joint(circuit: Chain, params: Angles, sites: np.ndarray) -> jax.Array:
     return joint_probabilities(exact_mps(circuit, params), sites)
 
 

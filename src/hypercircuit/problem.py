@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from .bnn import Network
-from .circuit import Brickwork, Graph
+from .circuit import Brickwork, Chain, Graph, Noise, Noisy
 from .config import Config, ConfigError, make_network
 from .data import (
     Dataset,
@@ -24,6 +25,7 @@ from .data import (
     select_classes,
 )
 from .hamiltonian import LOSSES, Loss
+from .state.mixed import check_size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class Problem:
     splits: Splits
     network: Network
     loss: Loss
-    circuit: Brickwork | Graph
+    circuit: Chain | Graph
 
 
 def build_problem(config: Config) -> Problem:
@@ -62,15 +64,16 @@ def build_network(config: Config, data: Dataset) -> Network:
     return make_network(settings, data.n_inputs, settings.outputs or data.n_classes)
 
 
-def build_circuit(config: Config, network: Network, data: Dataset) -> Brickwork | Graph:
+def build_circuit(config: Config, network: Network, data: Dataset) -> Chain | Graph:
     """The configured hypercircuit on the network's register.
 
-    **Raises:** `ConfigError` for a graph that the register or the data does not have.
+    **Raises:** `ConfigError` for a graph that the register or the data does not have, or a noisy
+    circuit too deep for it.
     """
     settings = config.circuit
     depth, rotations, n_qubits = settings.depth, settings.rotations, network.n_qubits
     if settings.ansatz == "brickwork":
-        return Brickwork(depth, rotations)
+        return build_chain(config, depth, n_qubits)
     try:
         if settings.edges == "ring":
             graph = Graph.ring(n_qubits, depth, rotations)
@@ -95,6 +98,29 @@ def build_circuit(config: Config, network: Network, data: Dataset) -> Brickwork 
     except ValueError as error:
         raise ConfigError(f"circuit.edges={settings.edges!r}: {error}") from error
     return graph
+
+
+def build_chain(config: Config, depth: int, n_qubits: int) -> Chain:
+    """The brickwork of this depth, with the configured errors if there are any.
+
+    **Raises:** `ConfigError` for errors in a circuit too deep for its exact mixed state.
+    """
+    circuit, settings = Brickwork(depth, config.circuit.rotations), config.noise
+    if not settings.present:
+        return circuit
+    factor = settings.multiplier
+    noise = Noise(factor * settings.one_qubit, factor * settings.two_qubit, settings.readout)
+    noisy = Noisy(circuit, noise)
+    try:
+        check_size(noisy, n_qubits, np.dtype(config.train.precision))
+    except ValueError as error:
+        raise ConfigError(f"[noise]: {error}") from error
+    return noisy
+
+
+def without_noise(circuit: Chain | Graph) -> Brickwork | Graph:
+    """The circuit whose gates do not err."""
+    return circuit.circuit if isinstance(circuit, Noisy) else circuit
 
 
 def _grid(network: Network, data: Dataset, depth: int, rotations: str) -> Graph:
@@ -153,6 +179,37 @@ def load_splits(config: Config) -> Splits:
         validation = splits.validation if splits.held_out else kept
         splits = dataclasses.replace(splits, train=kept, validation=validation)
     return map_splits(splits, lambda dataset: _transform(config, dataset))
+
+
+def class_labels(config: Config, data: Dataset) -> list[int]:
+    """What the data calls the classes 0, 1, .. of a network."""
+    return list(config.data.classes) or list(range(data.n_classes))
+
+
+def describe_preprocessing(config: Config, data: Dataset) -> dict[str, Any]:
+    """How examples become inputs, in the words of the configuration's data section."""
+    settings = config.data
+    found: dict[str, Any] = {
+        "source": settings.path or settings.source,
+        "n_inputs": data.n_inputs,
+        "downsample": settings.downsample,
+    }
+    if settings.downsample == "mean":
+        found["size"] = list(settings.size)
+    if settings.downsample == "pick":
+        found |= {"rows": list(settings.rows), "columns": list(settings.columns)}
+    found["pixels"] = settings.pixels
+    if settings.pixels == "quantise":
+        found["levels"] = settings.levels
+    if settings.pixels == "binarise":
+        found["threshold"] = settings.threshold
+    found |= {
+        "step": data.step,
+        "image_shape": None if data.image_shape is None else list(data.image_shape),
+        "order": "downsample (bytes are divided by 255 first, unless binarised), then pixels; "
+        "images row by row; inputs that are real numbers already are not scaled",
+    }
+    return found
 
 
 def describe_data(problem: Problem) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -31,7 +32,8 @@ import optax
 from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
-from .circuit import Brickwork, Graph
+from .bnn import save_network
+from .circuit import Chain, Graph, Noisy
 from .config import Config, ConfigError, load_config
 from .decode import (
     ChosenOptions,
@@ -40,7 +42,6 @@ from .decode import (
     exact_energy,
     full_energy,
     magnetisation_images,
-    save_network,
     score_network,
 )
 from .energy import (
@@ -57,7 +58,15 @@ from .energy import (
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import around_state, check_route, load_compressed
-from .problem import Problem, build_problem, describe_data
+from .problem import (
+    Problem,
+    build_chain,
+    build_problem,
+    class_labels,
+    describe_data,
+    describe_preprocessing,
+    without_noise,
+)
 from .state import Born, born
 from .state.born import AT_ONCE
 from .study import plot_architecture, plot_training, plot_weights, trusted_optimum
@@ -214,7 +223,7 @@ def _check_budget(
     report: Report,
 ) -> None:
     """Report what a batch costs; refuse what training or decoding could not pay."""
-    circuit, n_examples = problem.circuit, hamiltonian.n_examples
+    circuit, n_examples = without_noise(problem.circuit), hamiltonian.n_examples
     dtype = np.dtype(config.train.precision)
     size = min(config.train.batch_size or n_examples, n_examples)
     cost = kind.estimate(hamiltonian, circuit, batch_size=size, dtype=dtype)
@@ -225,7 +234,7 @@ def _check_budget(
     _state(config, circuit, params).check(side_by_side)
 
 
-def _state(config: Config, circuit: Brickwork | Graph, params: Angles) -> Born:
+def _state(config: Config, circuit: Chain | Graph, params: Angles) -> Born:
     contraction = _contraction(config)
     return born(circuit, params, budget=contraction.budget, search=contraction.search)
 
@@ -261,6 +270,8 @@ def _train(
         ansatz = f"{circuit.describe()}, on {hamiltonian.n_qubits} qubits"
     else:
         ansatz += f"{circuit.max_bond}"
+    if isinstance(circuit, Noisy):
+        ansatz += f", with {circuit.noise.describe()}"
     report(
         f"{ansatz}, {params.size} angles; energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
@@ -334,6 +345,7 @@ def _training_result(
         "n_qubits": hamiltonian.n_qubits,
         "depth": problem.circuit.depth,
         "max_bond": None if isinstance(problem.circuit, Graph) else problem.circuit.max_bond,
+        "noise": _rates(problem.circuit),
         "n_parameters": int(np.size(trained.params)),
         "steps": trained.step,
         "seconds": trained.seconds,
@@ -385,7 +397,14 @@ def _decode_run(
         candidates=None if trained.best_bits is None else trained.best_bits[None],
         state=state,
     )
-    save_network(folder / "best_network.npz", network, decoded.bits)
+    train_data = problem.splits.train
+    save_network(
+        folder / "best_network.npz",
+        network,
+        decoded.bits,
+        labels=class_labels(config, train_data),
+        preprocessing=describe_preprocessing(config, train_data),
+    )
     accuracy, where = decoded.best.validation_accuracy, "validation"
     if accuracy is None:
         accuracy, where = decoded.best.train_accuracy, "training"
@@ -453,7 +472,7 @@ def _classical(
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     params: Angles,
     folder: Path,
     report: Report,
@@ -574,6 +593,15 @@ def sample_run(
         return np.asarray(bits), np.asarray(log_probabilities)
 
 
+def run_fingerprint(folder: str | os.PathLike[str]) -> str:
+    """A digest of a run's configuration and trained angles, which its samples carry."""
+    folder = Path(folder)
+    digest = hashlib.sha256(expect(folder / "config.toml").read_bytes())
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        digest.update(arrays["angles"].tobytes())
+    return digest.hexdigest()
+
+
 def marginals_run(folder: str | os.PathLike[str]) -> np.ndarray:
     """The probability that each bit is 1 in a run's trained state, (n_qubits,)."""
     with _trained_state(Path(folder)) as (state, n_qubits):
@@ -588,7 +616,7 @@ def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
     with np.load(expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
     with jax.enable_x64(angles.dtype == np.float64):
-        circuit: Brickwork | Graph = Brickwork(config.circuit.depth, config.circuit.rotations)
+        circuit: Chain | Graph = build_chain(config, config.circuit.depth, angles.shape[1])
         if config.circuit.ansatz == "graph":
             circuit = build_problem(config).circuit
         yield _state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]
@@ -674,6 +702,15 @@ def expect(file: Path) -> Path:
             "name the --out of a `hypercircuit train` that ended"
         )
     return file
+
+
+def _rates(circuit: Chain | Graph) -> dict[str, float] | None:
+    """The probabilities of errors, None without any."""
+    if not isinstance(circuit, Noisy):
+        return None
+    noise = circuit.noise
+    rates = {"one_qubit": noise.one_qubit, "two_qubit": noise.two_qubit, "readout": noise.readout}
+    return {name: float(rate) for name, rate in rates.items()}
 
 
 def _number(value: Any) -> float | None:

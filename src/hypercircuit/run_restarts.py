@@ -182,6 +182,12 @@ def _refuse_unused(config: Config) -> None:
             f"restarts take chains, got circuit.ansatz={config.circuit.ansatz!r}; set "
             "circuit.ansatz='brickwork'"
         )
+    if config.noise.present:
+        raise ConfigError(
+            "restarts are of circuits without errors, got noise.multiplier="
+            f"{config.noise.multiplier:g} and noise.readout={config.noise.readout:g}; leave them "
+            "out, and evaluate the finished restarts with `hypercircuit noise`"
+        )
     default = Config().to_dict()
     found = config.to_dict()
     for section, key, instead in (

@@ -13,6 +13,11 @@ from .choice import (
     skip_choice as skip_choice,
 )
 from .encoding import Encoding as Encoding
+from .export import (
+    save_network as save_network,
+    save_onnx as save_onnx,
+    to_onnx as to_onnx,
+)
 from .forward import Layer as Layer, Parameters as Parameters
 from .network import Dense as Dense, Network as Network
 from .register import Blocks as Blocks, Register as Register

@@ -48,8 +48,7 @@ def forward(
     dtype = x.dtype
     per_unit = 1.0
     if step is not None:
-        inverse = round(1 / step)
-        per_unit = float(inverse) if abs(step * inverse - 1) < 1e-6 else 1 / step
+        per_unit = lattice_unit(step)
         x = xp.rint(x * per_unit)
     z = _first(xp, parameters.layers[0], x, per_unit)
     hidden_scale = parameters.hidden_scale[:, None].astype(dtype)
@@ -67,6 +66,12 @@ def forward(
     if parameters.skip is not None:
         z = z + _first(xp, Layer(parameters.skip, None), x, per_unit)
     return parameters.logit_scale[:, None].astype(dtype) * z
+
+
+def lattice_unit(step: float) -> float:
+    """How many steps of a lattice make one, a whole number if that is what was meant."""
+    inverse = round(1 / step)
+    return float(inverse) if abs(step * inverse - 1) < 1e-6 else 1 / step
 
 
 def _first(xp: Any, layer: Layer, x: Any, per_unit: float) -> Any:

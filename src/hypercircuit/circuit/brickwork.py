@@ -22,7 +22,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from .._precision import check_precision
 from .._types import Angles, CellTensors
@@ -69,6 +69,12 @@ class Brickwork(eqx.Module):
         return 2 ** (self.depth // 2)
 
     @property
+    def doubled_bond(self) -> int:
+        """The dimension of the doubled bond between cells, in its basis of real numbers."""
+        bond = 2**self.reach
+        return bond**2 if self.rotations == "ry-rz" else bond * (bond + 1) // 2
+
+    @property
     def correlation_range(self) -> int:
         """The largest distance in sites at which two bits can be correlated at all."""
         return 2 * self.depth - 3 if self.depth > 1 else 0
@@ -104,18 +110,25 @@ class Brickwork(eqx.Module):
 
         An odd chain is padded by one qubit that stays |0> and touches nothing.
         """
-        depth, n_qubits, _ = params.shape
+        _, n_qubits, _ = params.shape
         if params.shape != self.shape(n_qubits):
             raise ValueError(
                 f"params must have shape {self.shape(n_qubits)} for {n_qubits} qubits, "
                 f"got {params.shape}"
             )
+        return self.cells_of(rotation_matrices(params))
+
+    def cells_of(self, gates: Inexact[Array, "depth n_qubits 2 2"]) -> CellTensors:
+        """The cells with any one-qubit gates in the places of the rotations."""
+        depth, n_qubits = gates.shape[:2]
         n_cells = (n_qubits + 1) // 2
         odd = n_qubits % 2 == 1
-        angles = jnp.pad(params, ((0, 0), (0, int(odd)), (0, 0)))
-        gates = rotation_matrices(angles).reshape(depth, n_cells, 2, 2, 2)
-        has_pair = jnp.ones(n_cells, bool).at[-1].set(not odd)[:, None, None, None, None]
         identity = jnp.eye(2, dtype=gates.dtype)
+        if odd:
+            idle = jnp.broadcast_to(identity, (depth, 1, 2, 2))
+            gates = jnp.concatenate([gates, idle], axis=1)
+        gates = gates.reshape(depth, n_cells, 2, 2, 2)
+        has_pair = jnp.ones(n_cells, bool).at[-1].set(not odd)[:, None, None, None, None]
 
         # state[cell, left bonds, s0, s1, right bonds]
         state = jnp.einsum("nu,nv->nuv", gates[0, :, 0, :, 0], gates[0, :, 1, :, 0])

@@ -17,6 +17,7 @@ from .sections import (
     LossConfig,
     MPOConfig,
     NetworkConfig,
+    NoiseConfig,
     ObjectiveConfig,
     OptimiserConfig,
     RestartsConfig,
@@ -42,6 +43,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     circuit: CircuitConfig = field(default_factory=CircuitConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     mpo: MPOConfig = field(default_factory=MPOConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

@@ -59,6 +59,13 @@ def check_fit(config: "Config") -> None:
     contracted = config.circuit.ansatz == "graph" or config.energy.kind == "contraction"
     if contracted:
         _check_contracted(config, network)
+    if contracted and config.noise.present:
+        raise ConfigError(
+            "noise.multiplier and noise.readout must be 0 with contractions "
+            "(energy.kind='contraction', circuit.ansatz='graph'), whose gates do not err, got "
+            f"{config.noise.multiplier:g} and {config.noise.readout:g}; set "
+            "circuit.ansatz='brickwork' and another energy.kind"
+        )
     if contracted or config.energy.kind not in ("sampled", "auto"):
         _check_settings(config, network)
     if config.energy.kind == "cumulant":

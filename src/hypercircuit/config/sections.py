@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from ..bnn import ACTIVATIONS, choice_from_dict
 from ..circuit.brickwork import INITIALISERS, ROTATIONS
 from ..circuit.graph import SCHEDULES
+from ..circuit.noise import PUBLISHED_ONE_QUBIT, PUBLISHED_TWO_QUBIT
 from ..hamiltonian import LOSSES
 from ..hamiltonian.compile import MIN_TOLERANCE
 from .values import (
@@ -219,6 +220,42 @@ class CircuitConfig(Section):
     pairs: tuple[tuple[int, int], ...] = setting(())
     centre: int = setting(0, at_least(0))
     schedule: str = setting("auto", one_of("auto", *SCHEDULES))
+
+
+@dataclass(frozen=True)
+class NoiseConfig(Section):
+    """Errors of the circuit's gates and of its readout, exact in every energy of a brickwork.
+
+    With `multiplier` and `readout` 0, the default, there are none. See `hypercircuit.Noise` for
+    the channels; `hypercircuit noise` evaluates a finished run at several multipliers.
+
+    Attributes:
+        multiplier: factor on the two rates, at least 0; that of the published runs is 0 to 2.
+        one_qubit: probability, at multiplier 1, that a Ry or Rz is followed by a random Pauli.
+        two_qubit: probability, at multiplier 1, that a CX is followed by a random pair of Paulis.
+        readout: probability that a bit is read as its opposite, at most 0.5.
+    """
+
+    section: ClassVar[str] = "noise"
+    multiplier: float = setting(0.0, at_least(0, "0 is a circuit without errors of gates"))
+    one_qubit: float = setting(PUBLISHED_ONE_QUBIT, at_least(0), at_most(1))
+    two_qubit: float = setting(PUBLISHED_TWO_QUBIT, at_least(0), at_most(1))
+    readout: float = setting(0.0, at_least(0), at_most(0.5))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        largest = self.multiplier * max(self.one_qubit, self.two_qubit)
+        if largest > 1:
+            raise ConfigError(
+                f"noise.multiplier={self.multiplier:g} makes a probability of {largest:g} of "
+                f"noise.one_qubit={self.one_qubit:g} or noise.two_qubit={self.two_qubit:g}; at "
+                "most 1 is possible"
+            )
+
+    @property
+    def present(self) -> bool:
+        """Whether anything errs."""
+        return self.multiplier * (self.one_qubit + self.two_qubit) > 0 or self.readout > 0
 
 
 @dataclass(frozen=True)

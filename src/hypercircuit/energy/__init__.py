@@ -24,3 +24,4 @@ from .sampled import (
     mean_of as mean_of,
     sampled_energy as sampled_energy,
 )
+from .trajectories import trajectory_energy as trajectory_energy

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._precision import check_precision
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork, Graph
+from ..circuit import Chain, Graph
 from ..hamiltonian import LossHamiltonian
 from ..state import ExactMPS, exact_mps
 
@@ -46,7 +46,7 @@ class PreparedEnergy(abc.ABC):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Chain | Graph,
         batch_size: int,
         dtype: np.dtype,
     ) -> None:
@@ -59,7 +59,7 @@ class PreparedEnergy(abc.ABC):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.hamiltonian = hamiltonian
         # Those that take chains only work with the chain's own attributes.
-        self.circuit: Brickwork = circuit  # type: ignore[assignment]
+        self.circuit: Chain = circuit  # type: ignore[assignment]
         self.batch_size = batch_size
         self.dtype = check_precision(dtype)
 
@@ -114,7 +114,7 @@ class CompleteEnergy(PreparedEnergy):
     """
 
     def __init__(
-        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+        self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
         if batch_size != hamiltonian.n_examples:
@@ -152,7 +152,7 @@ class EnergyKind(Protocol):
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         *,
         batch_size: int,
         dtype: np.dtype | type = ...,

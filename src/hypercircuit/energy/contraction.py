@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork, Graph
+from ..circuit import Brickwork, Chain, Graph, Noisy
 from ..circuit.brickwork import rotation_matrices
 from ..hamiltonian import (
     CHUNK,
@@ -90,7 +90,7 @@ class Contraction:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Chain | Graph,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -100,6 +100,11 @@ class Contraction:
         **Raises:** `ValueError` if the budget cannot be kept, saying by how much, or for terms
         that are not products over sites of a linear network.
         """
+        if isinstance(circuit, Noisy):
+            raise ValueError(
+                "contractions have no errors of gates, got a noisy circuit; take Exact(), or the "
+                "circuit without noise"
+            )
         energy = _prepared(hamiltonian, circuit, batch_size, np.dtype(dtype), self, {})
         energy.cost.check(self.budget)
         return energy

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import AnyArray
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..hamiltonian import LossHamiltonian, Sector, SectorTerms, SquaredError
 from ..hamiltonian.compile import MAX_SECTORS
 from ..state import ExactMPS
@@ -69,7 +69,7 @@ class Cumulant:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -102,7 +102,7 @@ class CumulantEnergy(PreparedEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         batch_size: int,
         dtype: np.dtype,
         settings: Cumulant,

@@ -34,7 +34,7 @@ from jaxtyping import Array, Float
 
 from .._types import AnyArray
 from ..bnn import Encoding, Network
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.linear import exact_inputs
 from ..state import Band, ExactMPS, bit_cumulants
@@ -125,7 +125,7 @@ class HiddenCumulantEnergy(PreparedEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         batch_size: int,
         dtype: np.dtype,
         settings: Cumulant,

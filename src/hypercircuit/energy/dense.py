@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Angles, AnyArray, CellTensors
-from ..circuit import Brickwork
+from ..circuit import Chain, Noisy
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.diagonal import MAX_QUBITS
-from ..state import ExactMPS
+from ..state import ExactMPS, exact_mps
 from .base import Batch, CompleteEnergy, PreparedEnergy
 
 #: The largest bond of the cut for which the bond's real products are cheaper than amplitudes.
@@ -52,7 +52,7 @@ class Statevector:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -79,7 +79,7 @@ class StatevectorEnergy(CompleteEnergy):
     """See [`hypercircuit.Statevector`][]."""
 
     def __init__(
-        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+        self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
         check_statevector(hamiltonian.n_qubits)
         super().__init__(hamiltonian, circuit, batch_size, dtype)
@@ -105,9 +105,12 @@ class StatevectorEnergy(CompleteEnergy):
 
     def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
         """The energy of the complete data once for every example: there are no others here."""
-        return jnp.broadcast_to(self._of_cells(mps.cells, batch), batch.weights.shape)
+        value = self._of_cells(mps.cells, batch) if mps.cells is not None else _of_maps(mps, batch)
+        return jnp.broadcast_to(value, batch.weights.shape)
 
     def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
+        if isinstance(self.circuit, Noisy):
+            return _of_maps(exact_mps(self.circuit, params), batch)
         return self._of_cells(self.circuit.cells(params), batch)
 
     def _of_cells(self, cells: CellTensors, batch: Batch) -> Float[Array, ""]:
@@ -149,6 +152,31 @@ def halves(cells: CellTensors, n_qubits: int) -> tuple[jax.Array, jax.Array]:
         if k == n_cells - 1 and n_qubits % 2 == 1:
             cell = cell[:, :, :1]  # the idle site stays 0
         right = jnp.tensordot(cell, right, axes=1).reshape(bond, -1)
+    return left, right.T
+
+
+def _of_maps(mps: ExactMPS, batch: Batch) -> Float[Array, ""]:
+    """The energy of a mixed state: its probabilities are sums over the doubled bond."""
+    assert isinstance(batch, StatevectorBatch)
+    left, right = probability_halves(mps)
+    return jnp.sum((batch.losses.T @ left) * right)
+
+
+def probability_halves(mps: ExactMPS) -> tuple[jax.Array, jax.Array]:
+    """Arrays (4^n, doubled) and (2^(n_qubits - 2 n), doubled), n = n_cells // 2.
+
+    The products over the doubled bond of their rows are the probabilities of all networks.
+    """
+    n_cells, _, doubled, _ = mps.maps.shape
+    cut = n_cells // 2
+    left, right = mps.left[:1], mps.right[-1:].T
+    for k in range(cut):
+        left = jnp.einsum("mx,sxy->msy", left, mps.maps[k]).reshape(-1, doubled)
+    for k in reversed(range(cut, n_cells)):
+        maps = mps.maps[k]
+        if k == n_cells - 1 and mps.n_qubits % 2 == 1:
+            maps = maps[::2]  # the idle site stays 0
+        right = jnp.einsum("sxy,ym->xsm", maps, right).reshape(doubled, -1)
     return left, right.T
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import AnyArray
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..hamiltonian import (
     CHUNK,
     FourierTerms,
@@ -45,7 +45,7 @@ class Exact:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -109,7 +109,7 @@ class QuadraticEnergy(PreparedEnergy):
     """Squared error from exact means and variances: ``var z + (mean z - t)^2``, summed."""
 
     def __init__(
-        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+        self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
         self.outputs = linear_outputs(hamiltonian)
@@ -134,7 +134,7 @@ class ExactEnergy(PreparedEnergy):
     """See [`hypercircuit.Exact`][]; plans batches on the host, evaluates them on the device."""
 
     def __init__(
-        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+        self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
         self.forms = linear_forms(hamiltonian)
@@ -213,8 +213,7 @@ class ExactEnergy(PreparedEnergy):
     @functools.cached_property
     def doubled(self) -> int:
         """The dimension of the doubled bond in its real basis."""
-        bond = 2**self.circuit.reach
-        return bond**2 if self.circuit.rotations == "ry-rz" else bond * (bond + 1) // 2
+        return self.circuit.doubled_bond
 
     def _phases(
         self, examples: np.ndarray, inputs: np.ndarray

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import AnyArray
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..hamiltonian import CHUNK, HiddenTerms, LossHamiltonian, Patterns
 from ..state import ExactMPS
 from .base import Batch, PreparedEnergy
@@ -56,7 +56,7 @@ class HiddenEnergy(PreparedEnergy):
     """
 
     def __init__(
-        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+        self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
         terms = hamiltonian.terms

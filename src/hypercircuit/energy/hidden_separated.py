@@ -252,13 +252,12 @@ def separated_hidden(
 
 
 def _after_virtual_cell(mps: ExactMPS) -> ExactMPS:
-    """The state with one more cell in front, which holds only zeros."""
-    doubled, bond = mps.maps.shape[-1], mps.cells.shape[1]
+    """The state with one more cell in front, which holds only zeros; its maps alone."""
+    doubled = mps.maps.shape[-1]
     map_ = jnp.zeros_like(mps.maps[:1]).at[0, 0].set(jnp.eye(doubled, dtype=mps.maps.dtype))
-    cell = jnp.zeros_like(mps.cells[:1]).at[0, :, 0, 0].set(jnp.eye(bond, dtype=mps.cells.dtype))
     return dataclasses.replace(
         mps,
-        cells=jnp.concatenate([cell, mps.cells]),
+        cells=None,
         maps=jnp.concatenate([map_, mps.maps]),
         left=jnp.concatenate([mps.left[:1], mps.left]),
         right=jnp.concatenate([mps.right[:1], mps.right]),

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..hamiltonian import CompressedLoss, LossHamiltonian, MeasuredError, compress_loss
 from ..hamiltonian.mpo import MEMORY, Request, around_state, load_same
 from ..state import ExactMPS, bit_probabilities, exact_mps, sample
@@ -81,7 +81,7 @@ class MPO:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -116,7 +116,7 @@ class MPOEnergy(CompleteEnergy):
         self,
         kind: MPO,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         batch_size: int,
         dtype: np.dtype,
     ) -> None:
@@ -220,12 +220,12 @@ class MPOEnergy(CompleteEnergy):
 
 
 @eqx.filter_jit
-def _probabilities(circuit: Brickwork, params: Angles) -> Float[Array, " n_qubits"]:
+def _probabilities(circuit: Chain, params: Angles) -> Float[Array, " n_qubits"]:
     return bit_probabilities(exact_mps(circuit, params))
 
 
 @eqx.filter_jit
 def _samples(
-    circuit: Brickwork, params: Angles, key: PRNGKeyArray, n: int
+    circuit: Chain, params: Angles, key: PRNGKeyArray, n: int
 ) -> UInt8[Array, "n n_qubits"]:
     return sample(exact_mps(circuit, params), key, n)[0]

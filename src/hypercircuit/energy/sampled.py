@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..hamiltonian import LossHamiltonian
 from ..state import ExactMPS, exact_mps, sample
 from .base import Batch, PreparedEnergy
@@ -66,7 +66,7 @@ class Sampled:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -101,7 +101,7 @@ class SampledEnergy(PreparedEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         batch_size: int,
         dtype: np.dtype,
         settings: Sampled,
@@ -194,7 +194,7 @@ def mean_of(values: Float[AnyArray, " n_samples"]) -> Estimate:
 
 def sampled_energy(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork,
+    circuit: Chain,
     params: Angles,
     key: PRNGKeyArray,
     n_samples: int = 256,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import AnyArray
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..hamiltonian import LossHamiltonian, SectorTerms
 from ..state import ExactMPS, condition
 from .base import Batch, EnergyKind, PreparedEnergy
@@ -32,7 +32,7 @@ class SectorEnergy(PreparedEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         batch_size: int,
         dtype: np.dtype,
         strategy: EnergyKind,

@@ -145,11 +145,10 @@ def _window_maps(mps: ExactMPS, windows: Windows) -> _WindowMaps:
     cells = first[:, None] + np.arange(n_window_cells)
     cuts = first[:, None] + np.arange(n_window_cells + 1)
 
-    def of_cells(tensors: jax.Array, *rest: jax.Array) -> SiteMaps:
-        maps, left, right = rest
-        return site_maps(dataclasses.replace(mps, cells=tensors, maps=maps, left=left, right=right))
+    def of_cells(maps: jax.Array, left: jax.Array, right: jax.Array) -> SiteMaps:
+        return site_maps(dataclasses.replace(mps, cells=None, maps=maps, left=left, right=right))
 
-    every = jax.vmap(of_cells)(mps.cells[cells], mps.maps[cells], mps.left[cuts], mps.right[cuts])
+    every = jax.vmap(of_cells)(mps.maps[cells], mps.left[cuts], mps.right[cuts])
     row, offset = np.arange(len(starts))[:, None], (starts - 2 * first)[:, None]
     maps = every.maps[row, offset + np.arange(length)]
     left, right = (each[row, offset + np.arange(length + 1)] for each in (every.left, every.right))

@@ -26,3 +26,4 @@ from .sampling import (
     most_likely as most_likely,
     sample as sample,
 )
+from .trajectories import trajectory_mps as trajectory_mps

@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, UInt8
 
 from .._types import Angles
-from ..circuit import Brickwork, Graph
+from ..circuit import Chain, Graph
 from ..circuit.brickwork import rotation_matrices
 from .contraction import Budget, Contraction, in_batches, plan_contraction
 from .exact import exact_mps
@@ -78,7 +78,7 @@ class Born(abc.ABC):
 
 
 def born(
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     params: Angles,
     *,
     budget: Budget | None = None,
@@ -93,7 +93,7 @@ def born(
 
     **Raises:** `ValueError`, when asked, for a graph whose contractions exceed the budget.
     """
-    if isinstance(circuit, Brickwork):
+    if not isinstance(circuit, Graph):
         return _Chain(circuit, params)
     circuit.shape(params.shape[1])
     if params.shape[1] <= MAX_AMPLITUDES:
@@ -102,7 +102,7 @@ def born(
 
 
 class _Chain(Born):
-    def __init__(self, circuit: Brickwork, params: Angles) -> None:
+    def __init__(self, circuit: Chain, params: Angles) -> None:
         self._circuit, self._params = circuit, params
 
     @functools.cached_property

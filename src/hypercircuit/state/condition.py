@@ -54,9 +54,6 @@ def condition(
     cells = range(first // 2, last // 2 + 1)
     kept = jnp.asarray(mask[cells.start : cells.stop], mps.maps.dtype)
     maps = mps.maps.at[cells.start : cells.stop].multiply(kept.reshape(-1, 4, 1, 1))
-    tensors = mps.cells.at[cells.start : cells.stop].multiply(
-        kept[:, None, :, :, None].astype(mps.cells.dtype)
-    )
     if first == 0:
         stop = min(n_cells, cells.stop + 2 * mps.reach)
         left = [mps.left[0]]
@@ -83,10 +80,15 @@ def condition(
         new_right = jnp.concatenate([mps.right[:start], changed])
         maps, end = maps.at[n_cells - 1].divide(divisor), n_cells - 1
         new_left = _left(maps, mps.left, range(cells.start, n_cells))
-    tensors = tensors.at[end].divide(jnp.sqrt(divisor).astype(tensors.dtype))
+    tensors = mps.cells
+    if tensors is not None:
+        factors = kept[:, None, :, :, None].astype(tensors.dtype)
+        changed = tensors.at[cells.start : cells.stop].multiply(factors)
+        changed = changed.at[end].divide(jnp.sqrt(divisor).astype(tensors.dtype))
+        tensors = jnp.where(possible, changed, tensors)
     return jnp.maximum(probability, 0), dataclasses.replace(
         mps,
-        cells=jnp.where(possible, tensors, mps.cells),
+        cells=tensors,
         maps=jnp.where(possible, maps, mps.maps),
         left=jnp.where(possible, new_left, mps.left),
         right=jnp.where(possible, new_right, mps.right),

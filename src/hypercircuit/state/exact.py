@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Angles, CellMaps, CellTensors, CutVectors
-from ..circuit import Brickwork
+from ..circuit import Brickwork, Chain, Noisy
 from .interchange import mps_to_quimb
+from .mixed import noisy_maps
 
 
 class ExactMPS(eqx.Module):
@@ -36,7 +37,8 @@ class ExactMPS(eqx.Module):
 
     **Attributes:**
 
-    - `cells`: (n_cells, bond, 2, 2, bond) tensors.
+    - `cells`: (n_cells, bond, 2, 2, bond) tensors; None for the mixed state of a noisy circuit,
+      which has no amplitudes.
     - `maps`: (n_cells, 4, doubled, doubled) real maps on the doubled bond, one per bit pair.
     - `left`, `right`: (n_cells + 1, doubled): the traced-out chain to either side of each cut.
     - `n_qubits`: sites of the chain; an odd chain has one idle padding site at its end.
@@ -44,7 +46,7 @@ class ExactMPS(eqx.Module):
     - `correlation_range`: bits further apart than this many sites are independent.
     """
 
-    cells: CellTensors
+    cells: CellTensors | None
     maps: CellMaps
     left: CutVectors
     right: CutVectors
@@ -57,13 +59,16 @@ class ExactMPS(eqx.Module):
 
         Inside a cell the bond index is (s1, right bond), so that the second tensor is a delta;
         for odd depths that bond is up to twice the smallest possible.
+
+        **Raises:** `ValueError` for a mixed state.
         """
-        n_cells, bond = self.cells.shape[:2]
-        eye = jnp.eye(2 * bond, dtype=self.cells.dtype).reshape(2, bond, 2, bond)
+        cells = self._amplitudes()
+        n_cells, bond = cells.shape[:2]
+        eye = jnp.eye(2 * bond, dtype=cells.dtype).reshape(2, bond, 2, bond)
         second = eye.reshape(2 * bond, 2, bond)
         sites = []
         for k in range(n_cells):
-            sites.append(self.cells[k].reshape(bond, 2, 2 * bond))
+            sites.append(cells[k].reshape(bond, 2, 2 * bond))
             sites.append(second)
         sites[0] = sites[0][:1]
         if self.n_qubits % 2 == 1:
@@ -74,6 +79,14 @@ class ExactMPS(eqx.Module):
             sites[-1] = sites[-1].sum(-1, keepdims=True)
         return sites
 
+    def _amplitudes(self) -> CellTensors:
+        if self.cells is None:
+            raise ValueError(
+                "the mixed state of a noisy circuit has no amplitudes; take that of the circuit "
+                "without noise, or probabilities (marginals, sample, log_probability)"
+            )
+        return self.cells
+
     def to_quimb(self) -> Any:
         """The state as quimb's `MatrixProductState`, sites in the same order."""
         return mps_to_quimb(self.tensors())
@@ -81,35 +94,46 @@ class ExactMPS(eqx.Module):
     def to_statevector(self) -> jax.Array:
         """All 2^n_qubits amplitudes, site 0 most significant.
 
-        **Raises:** `ValueError` above 24 qubits.
+        **Raises:** `ValueError` above 24 qubits or for a mixed state.
         """
         if self.n_qubits > 24:
             raise ValueError(
                 f"a statevector of {self.n_qubits} qubits does not fit in memory; "
                 "at most 24 qubits are written out"
             )
-        state = jnp.ones((1, 1), self.cells.dtype)
+        state = jnp.ones((1, 1), self._amplitudes().dtype)
         for tensor in self.tensors():
             state = jnp.tensordot(state, tensor, axes=1).reshape(-1, tensor.shape[-1])
         return state[:, 0]
 
 
-def exact_mps(circuit: Brickwork, params: Angles) -> ExactMPS:
+def exact_mps(circuit: Chain, params: Angles) -> ExactMPS:
     """The exact state that `circuit` prepares with `params`; differentiable, jit-compatible.
 
-    **Raises:** `ValueError` for a circuit that is not a chain.
+    **Raises:** `ValueError` for a circuit that is not a chain, or a noisy one that is too deep.
     """
+    if isinstance(circuit, Noisy):
+        maps, start, end = noisy_maps(circuit, params)
+        left, right = _environments(maps, circuit.reach, start, end)
+        return ExactMPS(
+            None, maps, left, right, params.shape[1], circuit.reach, circuit.correlation_range
+        )
     if not isinstance(circuit, Brickwork):
         raise ValueError(
             f"only a chain (Brickwork) has an exact matrix product state here, got "
             f"{type(circuit).__name__}; use born(circuit, params), or Contraction() for energies"
         )
-    cells = circuit.cells(params)
+    return mps_of_cells(circuit.cells(params), circuit, params.shape[1])
+
+
+def mps_of_cells(cells: CellTensors, circuit: Brickwork, n_qubits: int) -> ExactMPS:
+    """The state of these cells, which some unitary gates in the places of `circuit` made."""
     maps = _doubled_maps(cells)
-    left, right = _environments(maps, circuit.reach, cells.shape[-1])
-    return ExactMPS(
-        cells, maps, left, right, params.shape[1], circuit.reach, circuit.correlation_range
-    )
+    basis = hermitian_basis(cells.shape[-1], real=not jnp.iscomplexobj(cells))
+    end = jnp.asarray(basis.sum((1, 2)).real, maps.dtype)
+    start = jnp.zeros(len(end), maps.dtype).at[0].set(1.0)
+    left, right = _environments(maps, circuit.reach, start, end)
+    return ExactMPS(cells, maps, left, right, n_qubits, circuit.reach, circuit.correlation_range)
 
 
 def hermitian_basis(bond: int, *, real: bool) -> np.ndarray:
@@ -145,13 +169,14 @@ def _doubled_maps(cells: jax.Array) -> jax.Array:
     return jnp.einsum("yrt,nsxrt->nsxy", basis.conj(), full).real
 
 
-def _environments(maps: jax.Array, reach: int, bond: int) -> tuple[jax.Array, jax.Array]:
-    """The vectors `left` and `right` at every cut, from `reach` cells to either side."""
+def _environments(
+    maps: jax.Array, reach: int, start: jax.Array, end: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The vectors `left` and `right` at every cut, from `reach` cells to either side.
+
+    `start` and `end` stand at the two ends of the chain.
+    """
     n_cells, _, doubled, _ = maps.shape
-    real = doubled == bond * (bond + 1) // 2
-    basis = hermitian_basis(bond, real=real)
-    end = jnp.asarray(basis.sum((1, 2)).real, maps.dtype)
-    start = jnp.zeros(doubled, maps.dtype).at[0].set(1.0)
     # A chain continued beyond either end by cells that hand on `start` and `end` unchanged.
     padding = jnp.broadcast_to(jnp.outer(end, start), (reach, doubled, doubled))
     traced = jnp.concatenate([padding, maps.sum(1), padding])

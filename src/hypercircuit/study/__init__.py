@@ -46,11 +46,17 @@ from .plots import (
     plot_architecture as plot_architecture,
     plot_losses as plot_losses,
     plot_pauli_weights as plot_pauli_weights,
+    plot_resilience as plot_resilience,
     plot_success as plot_success,
     plot_training as plot_training,
     plot_weights as plot_weights,
 )
 from .pool import Job as Job, JobEnd as JobEnd, run_pool as run_pool
+from .resilience import (
+    Resilience as Resilience,
+    every_accuracy as every_accuracy,
+    resilience as resilience,
+)
 from .spectrum import pauli_coefficients as pauli_coefficients, pauli_weights as pauli_weights
 from .success import (
     LossHistogram as LossHistogram,

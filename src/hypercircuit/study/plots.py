@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import matplotlib.ticker
 import numpy as np
 from jaxtyping import Float
@@ -226,6 +227,47 @@ def plot_success(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     )
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def plot_resilience(
+    rows: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    unit: str,
+    minimum: float,
+) -> None:
+    """Energy, probability of the best networks and expected accuracy against noise, by depth.
+
+    **Arguments:**
+
+    - `rows`: one per depth and multiplier, with `depth`, `multiplier`, and for each quantity
+      `energy`, `best_probability` and `accuracy` its mean over states and `_low` and `_high`.
+    - `unit`: the loss's unit, such as `nats`.
+    - `minimum`: the loss of the best network.
+    """
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    panels = (
+        ("energy", f"energy ({unit})", 1),
+        ("best_probability", "probability of the best networks (%)", 100),
+        ("accuracy", "expected test accuracy (%)", 100),
+    )
+    depths = sorted({row["depth"] for row in rows})
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(depths)))
+    for axes, (name, label, factor) in zip(figure.subplots(1, 3), panels, strict=True):
+        for depth, colour in zip(depths, colours, strict=True):
+            own = [row for row in rows if row["depth"] == depth]
+            at = [row["multiplier"] for row in own]
+            mean, low, high = (
+                factor * np.array([row[name + end] for row in own]) for end in ("", "_low", "_high")
+            )
+            axes.plot(at, mean, "o-", ms=3.5, color=colour, label=f"depth {depth}")
+            axes.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
+        axes.set(xlabel="noise multiplier p", ylabel=label)
+        axes.spines[["top", "right"]].set_visible(False)
+        if name == "energy":
+            axes.axhline(minimum, color="0.5", lw=0.8, ls=":", label="best network")
+            axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 

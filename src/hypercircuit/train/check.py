@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from .._types import Angles
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..energy import (
     Contraction,
     EnergyKind,
@@ -40,7 +40,7 @@ class EnergyCheck:
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         kind: EnergyKind,
         *,
         n_examples: int,
@@ -110,7 +110,7 @@ class MPOCheck:
 class PenaltyCheck:
     """Measures a penalty with samples that no update saw."""
 
-    def __init__(self, circuit: Brickwork, penalty: KLPenalty, seed: int) -> None:
+    def __init__(self, circuit: Chain, penalty: KLPenalty, seed: int) -> None:
         self.penalty, self.seed = penalty, seed
         self._estimate = jax.jit(lambda p, key: penalty.estimate(exact_mps(circuit, p), key))
 

@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork, Graph
+from ..circuit import Chain, Graph, Noisy
 from ..data import Dataset
 from ..energy import (
     MPO,
@@ -110,7 +110,7 @@ class Schedule:
 
 def train(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork | Graph,
+    circuit: Chain | Graph,
     *,
     energy: EnergyKind,
     optimiser: optax.GradientTransformation | LBFGS,
@@ -295,7 +295,7 @@ class _Loop:
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Chain | Graph,
         energy: EnergyKind,
         penalty: KLPenalty | None,
         optimiser: optax.GradientTransformation | LBFGS,
@@ -344,6 +344,8 @@ class _Loop:
         }
         if isinstance(circuit, Graph):
             self.identity["graph"] = repr(circuit)
+        if isinstance(circuit, Noisy):
+            self.identity["noise"] = repr(circuit.noise)
         if isinstance(optimiser, LBFGS) and (
             self.batch_size < n_examples or isinstance(energy, Sampled) or penalty is not None
         ):
@@ -560,16 +562,16 @@ def _non_finite(step: int, energy: float, gradient_norm: float) -> str:
 
 
 @eqx.filter_jit
-def _likeliest(circuit: Brickwork, params: Angles) -> tuple[jax.Array, jax.Array]:
+def _likeliest(circuit: Chain, params: Angles) -> tuple[jax.Array, jax.Array]:
     return most_likely(exact_mps(circuit, params), _BEAM)
 
 
-def _born(circuit: Brickwork | Graph, energy: Contraction, params: Angles) -> Born:
+def _born(circuit: Chain | Graph, energy: Contraction, params: Angles) -> Born:
     return born(circuit, params, budget=energy.budget, search=energy.search)
 
 
 def _likeliest_of_graph(
-    circuit: Brickwork | Graph, energy: Contraction, params: Angles
+    circuit: Chain | Graph, energy: Contraction, params: Angles
 ) -> tuple[np.ndarray, np.ndarray]:
     """Not compiled as a whole: what is compiled is kept by the circuit's contractions."""
     bits, logs = _born(circuit, energy, params).most_likely(_BEAM)

@@ -32,7 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._files import write_atomically
 from .._precision import check_precision
 from .._types import Angles
-from ..circuit import Brickwork
+from ..circuit import Chain, Noisy
 from ..energy import Batch, EnergyKind, PreparedEnergy, Sampled, Statevector
 from ..hamiltonian import LossHamiltonian
 from .interrupt import StopSignals
@@ -79,7 +79,7 @@ class RestartResult:
 
 def restarts(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork,
+    circuit: Chain,
     *,
     energy: EnergyKind | None = None,
     optimiser: optax.GradientTransformation | None = None,
@@ -149,6 +149,8 @@ def restarts(
         "loss": hamiltonian.loss.name,
         "network": repr(hamiltonian.network),
     }
+    if isinstance(circuit, Noisy):
+        identity["noise"] = repr(circuit.noise)
     shape = circuit.shape(hamiltonian.n_qubits)
     table = _Table(n_restarts, shape, dtype, None if folder is None else Path(folder), identity)
     return _run(program, table, min(batch, n_restarts), progress or Progress())

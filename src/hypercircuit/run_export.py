@@ -1,0 +1,122 @@
+"""What a run has found, in the formats of other programs; the file's suffix says which.
+
+.qasm   the trained circuit as OpenQASM 3
+.npz    a network: weights, biases and settings as arrays, see `save_network`
+.onnx   a network for inference elsewhere, see `to_onnx`
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .bnn import save_network, save_onnx
+from .circuit import save_qasm
+from .config import ConfigError
+from .problem import build_problem, class_labels, describe_preprocessing, without_noise
+from .run import Report, expect, run_config, run_fingerprint
+
+_CIRCUIT, _NETWORKS = ".qasm", (".npz", ".onnx")
+
+
+def export_run(
+    folder: str | os.PathLike[str],
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    measure: bool = False,
+    samples: str | os.PathLike[str] | None = None,
+    row: int | None = None,
+    report: Report = print,
+) -> None:
+    """Write a finished run's circuit (`.qasm`) or network (`.npz`, `.onnx`) to each file.
+
+    **Arguments:**
+
+    - `measure`: end circuits with the measurement of every qubit.
+    - `samples`, `row`: a network of a file that `hypercircuit sample` wrote for this run, rows
+      counted from 0; left out, the run's best network.
+
+    **Raises:** `ConfigError` for another suffix, a folder without a finished run, samples of
+    another run, or an argument that none of the files uses.
+    """
+    folder = Path(folder)
+    paths = [Path(file) for file in files]
+    _check(paths, measure, samples, row)
+    config = run_config(folder, [])
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        angles = arrays["angles"]
+    bits = None
+    if any(path.suffix in _NETWORKS for path in paths):
+        bits = _best(folder) if samples is None else _sampled(folder, Path(samples), row)
+    problem = build_problem(config)
+    data = problem.splits.train
+    labels, preprocessing = class_labels(config, data), describe_preprocessing(config, data)
+    for path in paths:
+        if path.suffix == _CIRCUIT:
+            save_qasm(path, without_noise(problem.circuit), angles, measure=measure)
+            what = f"the circuit of {angles.shape[1]} qubits"
+        else:
+            assert bits is not None
+            chosen = "the best network" if samples is None else f"network {row} of {samples}"
+            what = f"{chosen}, {len(bits)} bits"
+            if path.suffix == ".npz":
+                save_network(
+                    path, problem.network, bits, labels=labels, preprocessing=preprocessing
+                )
+            else:
+                save_onnx(
+                    path,
+                    problem.network,
+                    bits,
+                    step=data.step,
+                    labels=labels,
+                    preprocessing=preprocessing,
+                )
+        report(f"{what}: {path}")
+
+
+def _check(
+    paths: Sequence[Path],
+    measure: bool,
+    samples: str | os.PathLike[str] | None,
+    row: int | None,
+) -> None:
+    if not paths:
+        raise ConfigError("export needs at least one file to write, such as circuit.qasm")
+    for path in paths:
+        if path.suffix not in (_CIRCUIT, *_NETWORKS):
+            raise ConfigError(
+                f"a file's suffix says what to write: .qasm, .npz or .onnx; got {str(path)!r}"
+            )
+    suffixes = {path.suffix for path in paths}
+    if measure and _CIRCUIT not in suffixes:
+        raise ConfigError("--measure is for circuits, and no .qasm file is asked for")
+    if (samples is not None or row is not None) and not suffixes & set(_NETWORKS):
+        raise ConfigError("--samples and --row choose a network, and no .npz or .onnx is asked for")
+    if (samples is None) != (row is None):
+        raise ConfigError(
+            "--samples FILE.npz and --row N go together: they name one sampled network"
+        )
+
+
+def _best(folder: Path) -> np.ndarray:
+    with np.load(expect(folder / "best_network.npz")) as arrays:
+        return arrays["bits"]
+
+
+def _sampled(folder: Path, file: Path, row: int | None) -> np.ndarray:
+    if not file.exists():
+        raise ConfigError(f"{file} does not exist; write it with `hypercircuit sample`")
+    with np.load(file) as arrays:
+        if "fingerprint" not in arrays or "bits" not in arrays:
+            raise ConfigError(f"{file} holds no samples of `hypercircuit sample`")
+        bits, fingerprint = arrays["bits"], str(arrays["fingerprint"])
+    if fingerprint != run_fingerprint(folder):
+        raise ConfigError(f"{file} holds samples of another run than {folder}; sample this one")
+    assert row is not None
+    if not 0 <= row < len(bits):
+        raise ConfigError(f"--row must be in 0..{len(bits) - 1}, got {row}")
+    return bits[row]
