@@ -406,7 +406,7 @@ class _Work:
         progress: Callable[[int, int], None],
     ) -> Compressed:
         widest = 2 ** min((terms.n_sites + 1) // 2, 30)
-        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + 4
+        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + 8
         each = self.memory // (_COPIES * 2 * bond * self.dtype.itemsize)
         sums = list(terms.split(each))
         total: DiagonalMPO | None = None

@@ -186,7 +186,8 @@ def _advance(
     """
     bond = columns.shape[0]
     n_sites = strings.shape[0]
-    active = coefficients.at[index].get(mode="fill", fill_value=0)
+    # What fills the index up reads some term, which its coefficient of zero silences.
+    active = coefficients.at[index].get(mode="clip", indices_are_sorted=True)
     # The rest of every term at every string, from the group's start, conjugated.
     angle = right + jnp.matmul(gains, strings, precision=_HIGH)
     phase = frequency[:, None] * angle[row_of]
@@ -228,7 +229,9 @@ def _advance(
         site, carry, (roots[:n_sites], strings, gains.T)
     )
     idle = jnp.matmul(coefficients.reshape(-1, bond), product, precision=_HIGH)
-    coefficients = idle.reshape(coefficients.shape).at[index].set(active, mode="drop")
+    coefficients = (
+        idle.reshape(coefficients.shape).at[index].set(active, mode="drop", indices_are_sorted=True)
+    )
     return coefficients, columns, isometries
 
 
