@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from .._types import Angles, AnyArray
@@ -28,7 +30,9 @@ from ..energy import (
     Contraction,
     EnergyKind,
     MPOEnergy,
+    PreparedEnergy,
     Sampled,
+    Statevector,
 )
 from ..hamiltonian import LossHamiltonian
 from ..state import Born, born, exact_mps, most_likely
@@ -39,6 +43,7 @@ from .interrupt import StopSignals
 from .lbfgs import LBFGS
 from .objective import CHECK, KLPenalty, Objective, step_key
 from .progress import Progress, ProgressDisplay
+from .shards import ShardedEnergy, Shards, content_of
 
 CHECKPOINTS = "checkpoints"
 OPERATORS = "mpo.npz"
@@ -121,6 +126,7 @@ def train(
     validation: Dataset | None = None,
     folder: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainResult:
     """Minimise the energy of `hamiltonian`, or energy and penalty, over the circuit's angles.
 
@@ -145,13 +151,18 @@ def train(
       holds nothing out: they are recorded as `train_loss` and `train_accuracy` then.
     - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT and
       SIGTERM then save and end with status `"interrupted"`.
+    - `mesh`: of `device_mesh()`, to share the examples of a batch out over devices, with the same
+      results up to rounding; left out, one device. Where the devices belong to several processes,
+      all of them call this with the same arguments: process 0 alone writes checkpoints, into a
+      folder that all of them see, and a signal to any process stops all after the same step.
 
     An energy of compressed operators (`MPO`) is measured on samples every few steps, and compressed
     anew where the state has left the region in which it is good.
 
     **Raises:** `ValueError` if a checkpoint belongs to another problem, the penalty's prior to
-    another number of qubits, L-BFGS is given an energy that is an estimate, or a graph another
-    energy than `Contraction()`.
+    another number of qubits, L-BFGS is given an energy that is an estimate, a graph another
+    energy than `Contraction()`, or several devices an energy without minibatches; and if processes
+    start or resume from different states.
     """
     schedule = schedule or Schedule()
     if isinstance(circuit, Graph) and not isinstance(energy, Contraction):
@@ -162,7 +173,7 @@ def train(
     if params is None:
         params = circuit.init(jax.random.key(seed), hamiltonian.n_qubits)
     loop = _Loop(
-        hamiltonian, circuit, energy, penalty, optimiser, schedule, seed, params, validation
+        hamiltonian, circuit, energy, penalty, optimiser, schedule, seed, params, validation, mesh
     )
     return loop.run(None if folder is None else Path(folder), progress or Progress())
 
@@ -202,18 +213,29 @@ class _State(eqx.Module):
 
 
 class _Made(NamedTuple):
-    """What an update found: energy, penalty and gradient norm before it, and if all is finite."""
+    """What an update found: energy, penalty and gradient norm before it, and if all is finite.
+
+    `signal` is the number of a stop signal that had reached any process before it, or 0.
+    """
 
     energy: Float[Array, ""]
     penalty: dict[str, Float[Array, ""]]
     gradient_norm: Float[Array, ""]
     finite: Bool[Array, ""]
+    signal: Integer[Array, ""] | None = None
 
 
 class _Run:
     """How far a run has come, and its checkpoints."""
 
-    def __init__(self, start: _State, identity: dict[str, Any], folder: Path | None) -> None:
+    def __init__(
+        self,
+        start: _State,
+        identity: dict[str, Any],
+        folder: Path | None,
+        shards: Shards | None,
+    ) -> None:
+        self.shards = shards
         self.folder = None if folder is None else folder / CHECKPOINTS
         self.identity = identity
         #: What the operators in use are compressed around, where there are any.
@@ -223,6 +245,14 @@ class _Run:
         self.operators = None if folder is None else folder / OPERATORS
         self.resumed = False
         self.state, self.step, self.history, self._before = self._restore(start)
+        if shards is not None:
+            shards.check_same(
+                f"the state at step {self.step} from which training goes on",
+                repr((self.step, identity)).encode() + content_of(self.state),
+                "start all processes with the same settings, and with a run folder on a file "
+                "system that all of them see",
+            )
+            self.state = shards.replicate(self.state)
         self._saved = self.step
         self._begun = time.perf_counter()
 
@@ -245,12 +275,19 @@ class _Run:
         return state, metadata["step"], history, metadata["seconds"]
 
     @property
+    def local(self) -> _State:
+        """The state as arrays of this process alone."""
+        return self.state if self.shards is None else self.shards.local(self.state)
+
+    @property
     def seconds(self) -> float:
         return self._before + time.perf_counter() - self._begun
 
     def save(self) -> None:
         """Write a checkpoint unless the last one is of this step."""
         if self.folder is None or self._saved == self.step:
+            return
+        if self.shards is not None and not self.shards.first:
             return
         metadata = {
             "identity": self.identity,
@@ -260,7 +297,7 @@ class _Run:
             "n_compressions": self.n_compressions,
             "fresh_error": self.fresh_error,
         }
-        save_checkpoint(self.folder, self.step, self.state, metadata)
+        save_checkpoint(self.folder, self.step, self.local, metadata)
         self._saved = self.step
 
     def record(
@@ -277,7 +314,7 @@ class _Run:
         )
 
     def result(self, status: str, message: str, compile_seconds: float) -> TrainResult:
-        state = self.state
+        state = self.local
         return TrainResult(
             state.params,
             status,
@@ -303,7 +340,9 @@ class _Loop:
         seed: int,
         params: Angles,
         validation: Dataset | None,
+        mesh: Mesh | None,
     ) -> None:
+        self.shards = None if mesh is None else Shards(mesh)
         self.hamiltonian, self.circuit, self.schedule = hamiltonian, circuit, schedule
         self.optimiser, self.seed, self.validation = optimiser, seed, validation
         # What the likeliest network's scores are called in records, and in the display.
@@ -319,7 +358,20 @@ class _Loop:
             self._likely = functools.partial(_likeliest_of_graph, circuit, energy)
             if validation is not None:
                 _born(circuit, energy, params).check(_BEAM)
-        self.energy = energy.prepare(hamiltonian, chain, batch_size=self.batch_size, dtype=dtype)
+        prepare = functools.partial(energy.prepare, hamiltonian, chain, dtype=dtype)
+        self.energy: PreparedEnergy
+        if self.shards is None:
+            self.energy = prepare(batch_size=self.batch_size)
+        elif isinstance(energy, (Statevector, MPO)):
+            raise ValueError(
+                f"energy {energy.name} is one of all the examples at once, of which "
+                f"{len(self.shards)} devices have nothing to share out; train with one process and "
+                "without a mesh, or take another energy"
+            )
+        else:
+            self.energy = ShardedEnergy(
+                lambda size: prepare(batch_size=size), self.batch_size, self.shards
+            )
         self.objective = Objective(self.energy, penalty, seed)
         self.start = _State(
             params,
@@ -395,6 +447,45 @@ class _Loop:
         state = dataclasses.replace(state, params=search.params, optimiser=following)
         return state, _Made(search.value, {}, norm, finite)
 
+    def _shared_update(
+        self,
+        state: _State,
+        batch: Batch,
+        step: Integer[AnyArray, ""],
+        signals: Integer[AnyArray, " devices"],
+    ) -> tuple[_State, _Made]:
+        """The same on several devices, which agree about stop signals on the way."""
+        state, made = self._update(state, batch, step)
+        return state, made._replace(signal=signals.max())
+
+    def _compile(self, run: _Run) -> jax.stages.Compiled:
+        if self.shards is None:
+            return jax.jit(self._update).lower(*self._inputs(run)).compile()
+        update = jax.jit(self._shared_update, out_shardings=self.shards.replicated)
+        return update.lower(*self._inputs(run), self._signals(self.shards, None)).compile()
+
+    def _call(
+        self, compiled: jax.stages.Compiled, run: _Run, stop: StopSignals
+    ) -> tuple[_State, _Made]:
+        if self.shards is None:
+            return compiled(*self._inputs(run))
+        return compiled(*self._inputs(run), self._signals(self.shards, stop.requested))
+
+    @staticmethod
+    def _signals(shards: Shards, requested: str | None) -> jax.Array:
+        number = signal.Signals[requested].value if requested else 0
+        return shards.stack([np.int32(number)] * len(shards.own))
+
+    @staticmethod
+    def _asked(stop: StopSignals, made: _Made) -> bool:
+        """Whether to stop after an update: several processes do at a signal that all know of."""
+        if made.signal is None:
+            return stop.requested is not None
+        number = int(made.signal)
+        if number and stop.requested is None:
+            stop.requested = f"{signal.Signals(number).name} to another process"
+        return number != 0
+
     def _inputs(self, run: _Run) -> tuple[_State, Batch, np.ndarray]:
         """What the next update takes."""
         step = np.asarray(run.step, np.int32)
@@ -404,7 +495,7 @@ class _Loop:
         return run.state, self.energy.batch(rows), step
 
     def run(self, folder: Path | None, progress: Progress) -> TrainResult:
-        run = _Run(self.start, self.identity, folder)
+        run = _Run(self.start, self.identity, folder, self.shards)
         compile_seconds, status, message = 0.0, "finished", ""
         with (
             StopSignals() as stop,
@@ -416,7 +507,7 @@ class _Loop:
                 begun = time.perf_counter()
                 compiled = None
                 if run.step < self.schedule.steps:
-                    compiled = jax.jit(self._update).lower(*self._inputs(run)).compile()
+                    compiled = self._compile(run)
                 compile_seconds = time.perf_counter() - begun
                 status, message = self._descend(run, compiled, display, stop)
             except _StoppedError:
@@ -438,7 +529,7 @@ class _Loop:
         while compiled is not None and run.step < schedule.steps:
             if isinstance(self.energy, MPOEnergy):
                 self._follow(self.energy, run, display, stop)
-            following, made = compiled(*self._inputs(run))
+            following, made = self._call(compiled, run, stop)
             energy, norm = float(made.energy), float(made.gradient_norm)
             if not made.finite:
                 return "non-finite", _non_finite(run.step + 1, energy, norm)
@@ -449,7 +540,7 @@ class _Loop:
                 self._evaluate(run, display)
             if run.step % schedule.checkpoint_every == 0:
                 run.save()
-            if stop.requested:
+            if self._asked(stop, made):
                 return "interrupted", _stopped(stop, run)
         return "finished", ""
 
@@ -520,10 +611,13 @@ class _Loop:
     def _evaluate(self, run: _Run, display: ProgressDisplay) -> None:
         """Measure the errors, and the likeliest network on `validation`."""
         row: dict[str, float] = {}
+        state = run.local
         for check in self.checks:
-            row |= check.measure(run.state.params, run.step)
+            row |= check.measure(state.params, run.step)
         if self.validation is not None:
-            run.state, found = self._validate(run.state, self.validation)
+            better, found = self._validate(state, self.validation)
+            if better is not state:
+                run.state = better if self.shards is None else self.shards.replicate(better)
             row |= found
             display.evaluated(found[f"{self.part}_accuracy"], on=self.shown)
         run.history.record_evaluation(run.step, row)
