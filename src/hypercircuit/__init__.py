@@ -126,6 +126,7 @@ from .train import (
     RestartResult as RestartResult,
     Schedule as Schedule,
     TrainResult as TrainResult,
+    device_mesh as device_mesh,
     make_optimiser as make_optimiser,
     restarts as restarts,
     train as train,

@@ -13,10 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ._files import write_atomically
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
-from .config import load_config
+from .cluster import connect
+from .config import Config, load_config
 from .run import evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
 from .run_export import export_run
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(train)
     train.add_argument("--profile", help="a [profiles.NAME] table of the config, such as smoke")
     train.add_argument("--out", metavar="DIR", help="run folder (default: runs/<config's name>)")
+    _add_processes(train)
     train.set_defaults(run=_train)
 
     restarts = commands.add_parser(
@@ -69,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     restarts.add_argument(
         "--out", metavar="DIR", help="run folder (default: runs/<config's name>-restarts)"
     )
+    _add_processes(restarts)
     restarts.set_defaults(run=_restarts)
 
     compile_ = commands.add_parser(
@@ -151,6 +155,25 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "many processes", "one run on several machines or devices; under srun nothing is needed"
+    )
+    group.add_argument(
+        "--processes", type=int, metavar="N", help="that there must be (default: cluster.processes)"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, without srun")
+    group.add_argument("--process-id", type=int, metavar="I", help="0 to N - 1, without srun")
+
+
+def _mesh(options: argparse.Namespace, config: Config) -> Mesh | None:
+    """The devices of all processes, None for a single one."""
+    expected = config.cluster.processes if options.processes is None else options.processes
+    return connect(
+        expected=expected, coordinator=options.coordinator, process_id=options.process_id
+    )
+
+
 def _train(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.settings, options.profile)
     if config.train.precision == "float64":
@@ -158,7 +181,7 @@ def _train(options: argparse.Namespace) -> int:
     folder = options.out
     if folder is None:
         folder = Path("runs") / (Path(options.config).stem if options.config else "mnist")
-    result = train_run(config, folder, report=_report)
+    result = train_run(config, folder, report=_report, mesh=_mesh(options, config))
     return {"finished": 0, "interrupted": INTERRUPTED}.get(result["status"], 1)
 
 
@@ -167,7 +190,7 @@ def _restarts(options: argparse.Namespace) -> int:
     if config.train.precision == "float64":
         jax.config.update("jax_enable_x64", True)
     folder = options.out or Path("runs") / f"{Path(options.config).stem}-restarts"
-    result = restarts_run(config, folder, report=_report)
+    result = restarts_run(config, folder, report=_report, mesh=_mesh(options, config))
     return {"finished": 0}.get(result["status"], INTERRUPTED)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from ._files import write_text
@@ -23,7 +24,7 @@ from .data import Dataset, Splits
 from .energy import Contraction, EnergyKind, Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
 from .state import Born, born, exact_mps, joint_probabilities
-from .train import Progress, StopSignals
+from .train import Progress, ShardedEnergy, Shards, StopSignals, agree_to_stop
 
 _NETWORKS_AT_ONCE = 16
 #: Loss and accuracy of every network, and of an ensemble.
@@ -177,10 +178,18 @@ def full_energy(
     - `stop`: checked after every batch; once a signal came, the sums are saved and the result is
       None.
     """
+    shards = prepared.shards if isinstance(prepared, ShardedEnergy) else None
     function = prepared.value_function()
     n_examples, size = prepared.hamiltonian.n_examples, prepared.batch_size
     digest = hashlib.sha256(np.asarray(params).tobytes()).hexdigest()
     total, done = _saved_sums(save, digest, n_examples)
+    if shards is not None:
+        params = shards.replicate(params)
+        shards.check_same(
+            "the sums of the energy so far",
+            f"{digest}{total}{done}".encode(),
+            f"all processes must see the folder of {save}",
+        )
     n_batches = -(-n_examples // size)
     with (progress or Progress(enabled=False)).start(n_batches, initial=done // size) as display:
         while done < n_examples:
@@ -188,8 +197,13 @@ def full_energy(
             values = np.asarray(function(params, prepared.batch(rows)), np.float64)
             total, done = total + float(values[: len(rows)].sum()), done + len(rows)
             display.update(-(-done // size), energy=total / done)
-            stopped = stop is not None and stop.requested is not None
-            if save is not None and (stopped or done % (20 * size) == 0 or done == n_examples):
+            stopped = stop is not None and agree_to_stop(stop, shards)
+            first = shards is None or shards.first
+            if (
+                save is not None
+                and first
+                and (stopped or done % (20 * size) == 0 or done == n_examples)
+            ):
                 sums = {"angles": digest, "n_examples": n_examples, "done": done, "total": total}
                 write_text(save, json.dumps(sums))
             if stopped and done < n_examples:
@@ -218,6 +232,7 @@ def exact_energy(
     save: str | os.PathLike[str] | None = None,
     stop: StopSignals | None = None,
     kind: EnergyKind | None = None,
+    mesh: Mesh | None = None,
 ) -> float | None:
     """The energy with every product term of every example; its error is the spectral error.
 
@@ -226,17 +241,24 @@ def exact_energy(
     - `kind`: a strategy without an error of its own; left out, `Exact()` for chains and
       `Contraction()` for graphs.
 
+    - `mesh`: of `device_mesh()`, to share the examples out over devices; `batch_size` is that of
+      one device.
+
     See `full_energy` for the others; None only if `stop` ended it.
     """
     if kind is None:
         kind = Contraction() if isinstance(circuit, Graph) else Exact()
     chain: Any = circuit
-    prepared = kind.prepare(
-        hamiltonian,
-        chain,
-        batch_size=min(batch_size, hamiltonian.n_examples),
-        dtype=np.dtype(params.dtype),
-    )
+    strategy, dtype, n_examples = kind, np.dtype(params.dtype), hamiltonian.n_examples
+
+    def prepare(size: int) -> PreparedEnergy:
+        return strategy.prepare(hamiltonian, chain, batch_size=size, dtype=dtype)
+
+    if mesh is None:
+        prepared = prepare(min(batch_size, n_examples))
+    else:
+        shards = Shards(mesh)
+        prepared = ShardedEnergy(prepare, min(batch_size * len(shards), n_examples), shards)
     return full_energy(prepared, params, progress=progress, save=save, stop=stop)
 
 

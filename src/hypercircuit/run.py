@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
@@ -76,8 +77,10 @@ from .train import (
     KLPenalty,
     Progress,
     Schedule,
+    Shards,
     StopSignals,
     TrainResult,
+    agree_to_stop,
     make_optimiser,
     make_schedule,
     train,
@@ -90,9 +93,16 @@ _PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quim
 
 
 def train_run(
-    config: Config, folder: str | os.PathLike[str], *, report: Report = print
+    config: Config,
+    folder: str | os.PathLike[str],
+    *,
+    report: Report = print,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Carry out a run, or what is missing of it, and return its result.
+
+    With a `mesh` of several processes all of them call this; process 0 writes and reports, and
+    the others return the result of training.
 
     A stop signal is answered at the next step of training, at the next batch of the final energy,
     or after the stage before or between them.
@@ -100,7 +110,17 @@ def train_run(
     **Raises:** `ConfigError` if the folder belongs to another configuration.
     """
     folder = Path(folder)
+    shards = None if mesh is None else Shards(mesh)
+    first = shards is None or shards.first
+    if not first:
+        report = silent
     finished = _finished_result(folder, config)
+    if shards is not None:
+        shards.check_same(
+            f"the settings of the run and the state of {folder}",
+            f"{config.to_toml()}{finished is not None}".encode(),
+            "start all processes with the same command, and with a folder that all of them see",
+        )
     if finished is not None:
         report(f"{folder} holds a finished run; choose another --out to train again")
         return finished
@@ -116,23 +136,38 @@ def train_run(
         )
         report(hamiltonian.describe())
         kind = _energy_kind(config, hamiltonian, report)
+        if isinstance(kind, (Statevector, MPO)) and jax.process_count() == 1:
+            mesh = shards = None  # all the examples at once: nothing to share out
         if isinstance(kind, Contraction):
             _check_budget(config, problem, hamiltonian, kind, report)
         # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.toml", config.to_toml())
-        if stop.requested is not None:
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "config.toml", config.to_toml())
+        if agree_to_stop(stop, shards):
             result = _interrupted(stop, "before training")
         else:
-            trained = _train(config, problem, hamiltonian, kind, optimiser, penalty, folder, report)
+            trained = _train(
+                config, problem, hamiltonian, kind, optimiser, penalty, folder, report, mesh
+            )
             result = _training_result(problem, hamiltonian, kind, trained, config.train.seed)
-            if trained.status == "finished":
-                result |= _decode_run(config, problem, hamiltonian, trained, folder, report, stop)
+            result["processes"] = jax.process_count()
+            result["devices"] = 1 if shards is None else len(shards)
+            if trained.status == "finished" and first:
+                result |= _decode_run(
+                    config, problem, hamiltonian, trained, folder, report, stop, mesh
+                )
+            elif trained.status == "finished" and not agree_to_stop(stop, shards):
+                # The other processes' part of the decoding is their share of the final energy.
+                circuit, params = problem.circuit, trained.params
+                _final_energy(config, hamiltonian, circuit, params, folder, report, stop, mesh)
             if result["status"] == "finished" and isinstance(kind, MPO):
                 result["classical"] = _classical(
                     config, problem, hamiltonian, trained, folder, report
                 )
     result["total_seconds"] = time.perf_counter() - begun
+    if not first:
+        return result
     # Last, because a finished result ends the run.
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     if result["status"] != "finished":
@@ -256,6 +291,7 @@ def _train(
     penalty: KLPenalty | None,
     folder: Path,
     report: Report,
+    mesh: Mesh | None,
 ) -> TrainResult:
     circuit, settings = problem.circuit, config.train
     params = circuit.init(
@@ -293,8 +329,11 @@ def _train(
         params=params,
         validation=problem.splits.validation,
         folder=folder,
-        progress=Progress(),
+        progress=Progress(enabled=report is not silent),
+        mesh=mesh,
     )
+    if report is silent:
+        return trained
     trained.history.save(folder)
     if trained.status == "finished":
         angles = np.asarray(trained.params)
@@ -380,6 +419,7 @@ def _decode_run(
     folder: Path,
     report: Report,
     stop: StopSignals,
+    mesh: Mesh | None,
 ) -> dict[str, Any]:
     """Decode networks, write the best one, and evaluate the final energy."""
     circuit, params, network = problem.circuit, trained.params, problem.network
@@ -415,9 +455,9 @@ def _decode_run(
     choices = architecture(circuit, params, network, state)
     for choice in choices:
         report(choice.describe())
-    if stop.requested is not None:
+    if agree_to_stop(stop, None if mesh is None else Shards(mesh)):
         return _interrupted(stop, "after decoding")
-    energy = _final_energy(config, hamiltonian, circuit, params, folder, report, stop)
+    energy = _final_energy(config, hamiltonian, circuit, params, folder, report, stop, mesh)
     if energy is None:
         return _interrupted(stop, "during the final energy")
     result: dict[str, Any] = energy | {
@@ -477,6 +517,7 @@ def _final_energy(
     folder: Path,
     report: Report,
     stop: StopSignals,
+    mesh: Mesh | None,
 ) -> dict[str, Any] | None:
     """The energy of the end, exact where it can be; None if a signal ended it."""
     n_final = config.decode.final_examples
@@ -510,9 +551,10 @@ def _final_energy(
             circuit,
             params,
             batch_size=(config.train.batch_size or n_examples) if graph else 200,
-            progress=Progress(),
+            progress=Progress(enabled=report is not silent),
             save=folder / "final_energy.json",
             stop=stop,
+            mesh=mesh,
             kind=_contraction(config) if graph else None,
         )
     if energy is None:
@@ -523,6 +565,10 @@ def _final_energy(
         "energy_examples": n_examples,
         "energy_seconds": time.perf_counter() - begun,
     }
+
+
+def silent(message: str) -> None:
+    """What processes report that leave it to process 0."""
 
 
 def _interrupted(stop: StopSignals, when: str) -> dict[str, Any]:
@@ -670,6 +716,7 @@ def refuse_another(folder: Path, config: Config) -> None:
     if not file.exists():
         return
     old, new = load_config(file).to_dict(), config.to_dict()
+    del new["cluster"]  # where a run is carried out is no part of it
     changed = [
         f"{section}.{key} (there {old[section][key]!r}, here {new[section][key]!r})"
         for section in new

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
@@ -29,7 +30,7 @@ from .decode import architectures
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
 from .problem import build_problem, describe_data
-from .run import Report, refuse_another, versions
+from .run import Report, refuse_another, silent, versions
 from .study import (
     loss_histogram,
     pauli_weights,
@@ -38,22 +39,37 @@ from .study import (
     plot_success,
     success_probability,
 )
-from .train import Progress, RestartResult, StopSignals, restarts
+from .train import Progress, RestartResult, Shards, StopSignals, restarts
 
 
 def restarts_run(
-    config: Config, folder: str | os.PathLike[str], *, report: Report = print
+    config: Config,
+    folder: str | os.PathLike[str],
+    *,
+    report: Report = print,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Restart the configured problem at every depth, or what is missing of that.
 
-    The result's `status` is `"finished"` or `"interrupted"`.
+    The result's `status` is `"finished"` or `"interrupted"`. With a `mesh` of several processes all
+    of them call this, and process 0 writes and reports.
 
     **Raises:** `ConfigError` if the folder belongs to another configuration or to a training run,
     or if the loss is compiled too roughly for the success distance; `ValueError` above 24 qubits.
     """
     folder = Path(folder)
+    shards = None if mesh is None else Shards(mesh)
+    first = shards is None or shards.first
+    if not first:
+        report = silent
     result_file = folder / "result.json"
     refuse_another(folder, config)
+    if shards is not None:
+        shards.check_same(
+            f"the settings of the restarts and the state of {folder}",
+            f"{config.to_toml()}{result_file.exists()}".encode(),
+            "start all processes with the same command, and with a folder that all of them see",
+        )
     if result_file.exists():
         result = json.loads(result_file.read_text())
         if result.get("command") != "restarts":
@@ -80,8 +96,9 @@ def restarts_run(
             f"restarts.success_distance={settings.success_distance:g}; set "
             f"loss.tolerance={settings.success_distance / 100:g}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.toml", config.to_toml())
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.toml", config.to_toml())
     depths = sorted({1, *settings.depths})
     if 1 not in settings.depths:
         report("depth 1, the product state, is added: it belongs beside every other depth")
@@ -108,7 +125,8 @@ def restarts_run(
             init=config.circuit.init,
             dtype=dtype,
             folder=folder / f"depth{depth}",
-            progress=Progress(),
+            progress=Progress(enabled=first),
+            mesh=mesh,
         )
         if not done.finished:
             result |= {"status": "interrupted", "message": done.message}
@@ -122,6 +140,8 @@ def restarts_run(
             f"depth {depth}: {row['successes']} of {row['n']} restarts within "
             f"{settings.success_distance:g} of the minimum, {row['seconds']:.0f} s"
         )
+    if not first:
+        return result
     with StopSignals():  # a signal now may wait for the few files
         if found:
             _save(folder, hamiltonian, found, config)

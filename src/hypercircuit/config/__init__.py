@@ -1,4 +1,4 @@
-"""The configuration of a run: eleven sections of plain values, read from TOML.
+"""The configuration of a run: thirteen sections of plain values, read from TOML.
 
 A value is looked up in four layers; a later layer replaces an earlier one::
 
@@ -12,7 +12,7 @@ every value of it, so that a run folder records what was run::
 
     [data] [network] [loss] [circuit] [energy] [mpo]    the problem and its state
     [objective] [optimiser] [train] [decode]            what is done with it
-    [restarts]
+    [restarts] [cluster]
 
 Source: the layout follows TeNPy's and NetKet's run folders.
 """

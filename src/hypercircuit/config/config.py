@@ -11,6 +11,7 @@ from .fit import MNIST_CLASSES, check_fit, known_classes
 from .sections import (
     MNIST_SIDE,
     CircuitConfig,
+    ClusterConfig,
     DataConfig,
     DecodeConfig,
     EnergyConfig,
@@ -51,6 +52,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     restarts: RestartsConfig = field(default_factory=RestartsConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         _check_data(self.data)

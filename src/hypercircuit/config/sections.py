@@ -446,3 +446,16 @@ class RestartsConfig(Section):
     gradient_norm: float = setting(1e-6, at_least(0, "0 runs all iterations"))
     success_distance: float = setting(1e-4, above(0))
     batch: int = setting(50, at_least(1))
+
+
+@dataclass(frozen=True)
+class ClusterConfig(Section):
+    """Where a run is carried out; it may differ when the run is resumed.
+
+    Attributes:
+        processes: that a run must consist of, started by srun or with --coordinator; another
+            number is refused. 0 takes what there is.
+    """
+
+    section: ClassVar[str] = "cluster"
+    processes: int = setting(0, at_least(0, "0 takes what there is"))

@@ -18,4 +18,9 @@ from .objective import KLPenalty as KLPenalty
 from .optimisers import make_optimiser as make_optimiser, make_schedule as make_schedule
 from .progress import Progress as Progress
 from .restarts import RestartResult as RestartResult, restarts as restarts
-from .shards import ShardedEnergy as ShardedEnergy, Shards as Shards, device_mesh as device_mesh
+from .shards import (
+    ShardedEnergy as ShardedEnergy,
+    Shards as Shards,
+    agree_to_stop as agree_to_stop,
+    device_mesh as device_mesh,
+)

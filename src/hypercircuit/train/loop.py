@@ -43,7 +43,7 @@ from .interrupt import StopSignals
 from .lbfgs import LBFGS
 from .objective import CHECK, KLPenalty, Objective, step_key
 from .progress import Progress, ProgressDisplay
-from .shards import ShardedEnergy, Shards, content_of
+from .shards import ShardedEnergy, Shards, content_of, note_signal
 
 CHECKPOINTS = "checkpoints"
 OPERATORS = "mpo.npz"
@@ -482,8 +482,7 @@ class _Loop:
         if made.signal is None:
             return stop.requested is not None
         number = int(made.signal)
-        if number and stop.requested is None:
-            stop.requested = f"{signal.Signals(number).name} to another process"
+        note_signal(stop, number)
         return number != 0
 
     def _inputs(self, run: _Run) -> tuple[_State, Batch, np.ndarray]:

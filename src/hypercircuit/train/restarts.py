@@ -27,17 +27,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._files import write_atomically
 from .._precision import check_precision
-from .._types import Angles
+from .._types import Angles, AnyArray
 from ..circuit import Chain, Noisy
 from ..energy import Batch, EnergyKind, PreparedEnergy, Sampled, Statevector
 from ..hamiltonian import LossHamiltonian
 from .interrupt import StopSignals
 from .lbfgs import LBFGS
 from .progress import Progress
+from .shards import Shards, agree_to_stop, content_of
 
 #: What can become of a restart, in the order of the codes of `RestartResult.status`.
 STATUSES = ("converged", "max-iterations", "stalled", "non-finite", "not-run")
@@ -92,6 +94,7 @@ def restarts(
     dtype: np.dtype | type = np.float64,
     folder: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> RestartResult:
     """Minimise the energy of the complete data from many starts, the published protocol.
 
@@ -108,6 +111,8 @@ def restarts(
     - `dtype`: float64 (needs JAX's x64 mode) or float32, which seldom reaches a norm of 1e-6.
     - `folder`: where ended restarts are kept, and where the same call goes on from. SIGINT and
       SIGTERM then end it early.
+    - `mesh`: of `device_mesh()`, to share the restarts side by side out over devices; of several
+      processes all call this alike, and process 0 alone writes.
 
     **Raises:** `ValueError` for arguments out of range or a folder of other restarts.
     """
@@ -134,7 +139,8 @@ def restarts(
         )
     prepared = energy.prepare(hamiltonian, circuit, batch_size=hamiltonian.n_examples, dtype=dtype)
     rule = _Rule(max_iterations, gradient_norm, init, seed)
-    program = _Program(prepared, optimiser, rule)
+    shards = None if mesh is None else Shards(mesh)
+    program = _Program(prepared, optimiser, rule, shards)
     identity = {
         "energy": energy.name,
         "optimiser": "lbfgs",
@@ -153,7 +159,15 @@ def restarts(
         identity["noise"] = repr(circuit.noise)
     shape = circuit.shape(hamiltonian.n_qubits)
     table = _Table(n_restarts, shape, dtype, None if folder is None else Path(folder), identity)
-    return _run(program, table, min(batch, n_restarts), progress or Progress())
+    places = min(batch, n_restarts)
+    if shards is not None:
+        places = -(-places // len(shards)) * len(shards)
+        shards.check_same(
+            "the restarts that have ended",
+            repr(identity).encode() + content_of(table.columns),
+            "start all processes with the same settings, and with a folder that all of them see",
+        )
+    return _run(program, table, places, progress or Progress())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,14 +193,35 @@ class _Program:
     """The pure functions of a restart, vmapped over places and compiled."""
 
     def __init__(
-        self, energy: PreparedEnergy, optimiser: optax.GradientTransformation | None, rule: _Rule
+        self,
+        energy: PreparedEnergy,
+        optimiser: optax.GradientTransformation | None,
+        rule: _Rule,
+        shards: Shards | None,
     ) -> None:
-        self.energy, self.rule = energy, rule
+        self.energy, self.rule, self.shards = energy, rule, shards
         self.optimiser = None if optimiser is None else optax.with_extra_args_support(optimiser)
         self.data = energy.batch(np.arange(energy.hamiltonian.n_examples))
-        self.start = jax.jit(jax.vmap(self._start))
-        self.replace = jax.jit(self._replace)
-        self.advance = jax.jit(self._advance)
+        start, replace, advance = jax.vmap(self._start), self._replace, self._advance
+        if shards is not None:
+            # Every device goes its own way until the host looks.
+            self.data = shards.replicate(self.data)
+            start = shards.map(start, split=(True,))
+            replace = shards.map(replace, split=(True, True, True))
+            advance = shards.map(advance, split=(True, False, False))
+        self.start = jax.jit(start)
+        self.replace = jax.jit(replace)
+        self.advance = jax.jit(advance)
+
+    def places(self, values: np.ndarray) -> AnyArray:
+        """One value per place, where the places are."""
+        return values if self.shards is None else self.shards.scatter(values)
+
+    def look(self, tree: PyTree) -> PyTree:
+        """What the places hold, on the host."""
+        if self.shards is not None:
+            return self.shards.gather(tree)
+        return jax.tree.map(np.asarray, tree)
 
     def _judge(self, member: _Member) -> _Member:
         """Set the status of a member that has met the stopping rule."""
@@ -332,11 +367,11 @@ class _Table:
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self.begun
 
-    def record(self, members: _Member, places: np.ndarray, indices: np.ndarray) -> None:
-        norms = jnp.sqrt(jnp.sum(members.gradient**2, axis=(1, 2, 3)))
-        found = (members.params, members.value, norms, members.iteration, members.status)
-        for column, values in zip(self.columns.values(), found, strict=True):
-            column[indices[places]] = np.asarray(values)[places]
+    def record(self, found: dict[str, np.ndarray], places: np.ndarray, indices: np.ndarray) -> None:
+        norms = np.sqrt(np.sum(found["gradient"] ** 2, axis=(1, 2, 3)))
+        ends = (found["params"], found["value"], norms, found["iteration"], found["status"])
+        for column, values in zip(self.columns.values(), ends, strict=True):
+            column[indices[places]] = values[places]
 
     def save(self) -> None:
         if self.folder is None:
@@ -373,19 +408,23 @@ def _run(program: _Program, table: _Table, batch: int, progress: Progress) -> Re
     occupied = np.arange(batch) < len(waiting)
     waiting = waiting[batch:]
     data = program.data
-    members = program.start(indices)
+    members = program.start(program.places(indices))
+    shards = program.shards
     with StopSignals() as stop, progress.start(len(table), initial=n_done) as display:
         while True:
-            members = program.advance(members, data, _STEPS)
-            ended = occupied & (np.asarray(members.status) != _RUNNING)
+            members = program.advance(members, data, np.asarray(_STEPS))
+            ended = occupied & (program.look(members.status) != _RUNNING)
             if ended.any():
-                table.record(members, ended, indices)
-                table.save()
+                fields = ("params", "value", "gradient", "iteration", "status")
+                found = program.look({name: getattr(members, name) for name in fields})
+                table.record(found, ended, indices)
+                if shards is None or shards.first:
+                    table.save()
                 n_done += int(ended.sum())
                 energies = table.columns["energies"]
                 display.update(n_done, energy=float(np.nanmin(np.append(energies, np.inf))))
                 occupied &= ~ended
-            if stop.requested:
+            if agree_to_stop(stop, shards):
                 message = (
                     f"stopped by {stop.requested} after {n_done} of {len(table)} restarts; the "
                     "same call with the same folder goes on"
@@ -396,7 +435,7 @@ def _run(program: _Program, table: _Table, batch: int, progress: Progress) -> Re
                 indices[place], new[place] = waiting.pop(0), True
             if new.any():
                 occupied |= new
-                members = program.replace(members, indices, new)
+                members = program.replace(members, program.places(indices), program.places(new))
             elif not occupied.any():
                 break
     return table.result(message)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._types import Angles, AnyArray
 from ..energy import Batch, PreparedEnergy
 from ..state import ExactMPS
+from .interrupt import StopSignals
 
 AXIS = "devices"
 
@@ -101,6 +103,10 @@ class Shards:
 
         return jax.tree.map(join, *parts)
 
+    def scatter(self, values: np.ndarray) -> jax.Array:
+        """An array that all processes have, its first axis shared out over the devices."""
+        return jax.make_array_from_callback(values.shape, self.split, lambda i: values[i].copy())
+
     def gather(self, tree: PyTree) -> PyTree:
         """Arrays that are split over the devices, complete on every process."""
         return jax.tree.map(np.asarray, self._gather(tree))
@@ -150,6 +156,21 @@ class Shards:
             )
 
 
+def agree_to_stop(stop: StopSignals, shards: Shards | None) -> bool:
+    """Whether a stop signal has reached any process; collective, and noted in `stop`."""
+    if shards is None or not shards.several_processes:
+        return stop.requested is not None
+    number = shards.largest(signal.Signals[stop.requested].value if stop.requested else 0)
+    note_signal(stop, number)
+    return number != 0
+
+
+def note_signal(stop: StopSignals, number: int) -> None:
+    """Note the signal that reached some process, 0 being none."""
+    if number and stop.requested is None:
+        stop.requested = signal.Signals(number).name
+
+
 class ShardedBatch(Batch):
     """Batches of all devices along a leading axis; `key` is common to them.
 
@@ -197,12 +218,9 @@ class ShardedEnergy(PreparedEnergy):
             if not len(rows):
                 rows, own = examples[:1], np.zeros(1)
             parts.append(self.each.batch(rows, own))
-        leaves, structure = jax.tree.flatten(parts[0])
-        keys = tuple(n for n, leaf in enumerate(leaves) if _is_key(leaf))
+        keys = tuple(n for n, leaf in enumerate(jax.tree.leaves(parts[0])) if _is_key(leaf))
         plain = [
-            structure.unflatten(
-                [jax.random.key_data(e) if _is_key(e) else e for e in jax.tree.leaves(part)]
-            )
+            jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, part)
             for part in parts
         ]
         stacked = self.shards.stack(plain)
@@ -230,7 +248,7 @@ class ShardedEnergy(PreparedEnergy):
         leaves = [leaf[0] for leaf in leaves]
         for number in batch.keys:
             leaves[number] = jax.random.wrap_key_data(leaves[number])
-        part = structure.unflatten(leaves)
+        part: Batch = jax.tree.unflatten(structure, leaves)
         return part if key is None else self.each.with_key(part, key)
 
     def _own_sum(

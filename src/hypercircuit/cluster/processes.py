@@ -1,0 +1,98 @@
+"""How the processes of one run meet, before any of them computes.
+
+    srun --ntasks=2 hypercircuit train CONFIG           found out from Slurm's variables
+    --coordinator HOST:PORT --processes 2 --process-id I  on any machines, I = 0 on HOST
+    neither                                             one process
+
+Two commands that were meant to be one run but do not know of each other would train the same thing
+twice and write the same files. So the number of processes can be stated, and is compared with what
+there is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import Mesh
+
+from ..train import device_mesh
+
+#: Seconds until a process that does not answer counts as lost; its fellows then end too.
+_HEARTBEAT = 100
+
+
+def connect(
+    *,
+    expected: int = 0,
+    coordinator: str | None = None,
+    process_id: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Mesh | None:
+    """Join the processes of this run, and return the mesh of all their devices.
+
+    To be called before anything is computed. The mesh is None for a single device.
+
+    **Arguments:**
+
+    - `expected`: the number of processes; 0 takes what there is.
+    - `coordinator`: HOST:PORT that process 0 opens and all others reach; left out, what srun says.
+    - `process_id`: this process's number, 0 to `expected - 1`; with `coordinator` only.
+    - `environment`: of variables, that of the process.
+
+    **Raises:** `ValueError` for another number of processes than `expected`, or arguments that do
+    not go together.
+    """
+    variables = os.environ if environment is None else environment
+    if expected < 0:
+        raise ValueError(f"the number of processes must be at least 0, got {expected}")
+    if coordinator is not None:
+        if expected < 1 or process_id is None or not 0 <= process_id < expected:
+            raise ValueError(
+                f"--coordinator {coordinator} needs --processes N and --process-id I with "
+                f"0 <= I < N, got N={expected} and I={process_id}"
+            )
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"--coordinator must be HOST:PORT, got {coordinator!r}")
+        if expected > 1:
+            _initialise(coordinator, expected, process_id)
+    else:
+        if process_id is not None:
+            raise ValueError(
+                f"--process-id {process_id} needs --coordinator HOST:PORT; srun needs neither"
+            )
+        found = tasks_of_step(variables)
+        _refuse_other(expected, found)
+        if found > 1:
+            _initialise(None, None, None)
+    _refuse_other(expected, jax.process_count())
+    mesh = device_mesh()
+    return mesh if mesh.devices.size > 1 else None
+
+
+def tasks_of_step(variables: Mapping[str, str]) -> int:
+    """How many processes srun started this one with, 1 outside of it.
+
+    A batch script itself is one process, whatever `--ntasks` it asked for.
+    """
+    return int(variables.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def _refuse_other(expected: int, found: int) -> None:
+    if expected and expected != found:
+        raise ValueError(
+            f"the number of processes must be {expected} (--processes or cluster.processes), got "
+            f"{found}: {expected} independent runs instead of one; start it as `srun "
+            f"--ntasks={expected} hypercircuit ...`, or every process with --coordinator "
+            f"HOST:PORT --processes {expected} --process-id I"
+        )
+
+
+def _initialise(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+    # Of processors; accelerators have collectives of their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        coordinator, processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT
+    )
