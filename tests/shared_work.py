@@ -1,0 +1,182 @@
+"""What `test_distributed` compares: small work on one device, on several, and in processes.
+
+As a program it is one process of a run, ``python shared_work.py FOLDER PROCESSES ID COORDINATOR``,
+and writes what it found to FOLDER/found-ID.npz and FOLDER/said-ID.json.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from hypercircuit import Brickwork, Cumulant, Exact, Progress, Sampled, Schedule, Statevector
+from hypercircuit.circuit import Chain
+from hypercircuit.cluster import connect
+from hypercircuit.config import Config
+from hypercircuit.decode import exact_energy
+from hypercircuit.energy import EnergyKind
+from hypercircuit.hamiltonian import LossHamiltonian, compile_loss
+from hypercircuit.run import train_run
+from hypercircuit.train import KLPenalty, Shards, TrainResult, restarts, train
+from problems import Problem
+
+PROBLEM = Problem("softmax", 3, 4, step=0.25, n_examples=7)
+CIRCUIT = Brickwork(2)
+STEPS = 6
+RUN = {
+    "data": {"source": "gaussians", "n_points": 61},
+    "network": {"outputs": 1},
+    "loss": {"kind": "logistic"},
+    "circuit": {"depth": 2},
+    "energy": {"kind": "exact"},
+    "optimiser": {"name": "sgd", "learning_rate": 0.2},
+    "train": {
+        "steps": 4,
+        "batch_size": 9,
+        "evaluate_every": 2,
+        "checkpoint_every": 2,
+        "precision": "float64",
+    },
+    "decode": {"samples": 3, "beam": 2},
+}
+QUIET = Progress(enabled=False)
+
+
+def hamiltonian() -> LossHamiltonian:
+    """The compiled loss of the problem."""
+    return compile_loss(PROBLEM.network, PROBLEM.data, PROBLEM.loss_object)
+
+
+def descend(
+    loss: LossHamiltonian,
+    kind: EnergyKind,
+    mesh: Mesh | None,
+    *,
+    folder: Path | None = None,
+    steps: int = STEPS,
+    seed: int = 3,
+    penalty: KLPenalty | None = None,
+    optimiser: optax.GradientTransformation | None = None,
+) -> TrainResult:
+    """Train with batches of 5 of the 7 examples, which no even number of devices divides."""
+    params = CIRCUIT.init(jax.random.key(seed), loss.n_qubits, dtype=np.float64)
+    return train(
+        loss,
+        CIRCUIT,
+        energy=kind,
+        # Not Adam, which blows up the rounding of gradients that are zero.
+        optimiser=optimiser or optax.sgd(0.3, momentum=0.5),
+        penalty=penalty,
+        schedule=Schedule(steps, batch_size=5, evaluate_every=3, checkpoint_every=2),
+        seed=seed,
+        params=params,
+        validation=PROBLEM.data,
+        folder=folder,
+        progress=QUIET,
+        mesh=mesh,
+    )
+
+
+def work(mesh: Mesh | None, folder: Path) -> dict[str, np.ndarray]:
+    """Everything that must not depend on the devices."""
+    loss = hamiltonian()
+    found = {}
+    kinds = {
+        "exact": (Exact(), None),
+        "cumulant": (Cumulant(), None),
+        "sampled": (Sampled(6), KLPenalty(0.1, n_samples=5)),
+    }
+    for name, (kind, penalty) in kinds.items():
+        result = descend(loss, kind, mesh, penalty=penalty)
+        found[f"{name}-params"] = np.asarray(result.params)
+        found[f"{name}-energy"] = result.history.energy
+        found[f"{name}-bits"] = result.best_bits
+    descend(loss, Cumulant(), mesh, folder=folder / "resumed", steps=4)
+    resumed = descend(loss, Cumulant(), mesh, folder=folder / "resumed")
+    found["resumed-params"] = np.asarray(resumed.params)
+    params = jax.numpy.asarray(found["exact-params"])
+    found["energy"] = np.asarray(exact_energy(loss, CIRCUIT, params, batch_size=2, mesh=mesh))
+    many = restarts(
+        loss,
+        CIRCUIT,
+        energy=Statevector(),
+        n_restarts=5,
+        batch=3,
+        max_iterations=8,
+        folder=folder / "restarts",
+        progress=QUIET,
+        mesh=mesh,
+    )
+    found["restarts-params"], found["restarts-energies"] = many.params, many.energies
+    return found
+
+
+def stopped(mesh: Mesh | None, process: int, folder: Path) -> dict[str, Any]:
+    """A long run in which process 1 gets SIGTERM before its ninth batch."""
+    loss = hamiltonian()
+    laid_out = 0
+    original = Cumulant.prepare
+
+    class Signalled(Cumulant):
+        def prepare(
+            self, hamiltonian: LossHamiltonian, circuit: Chain, *, batch_size: int, dtype: Any
+        ) -> Any:
+            prepared = original(self, hamiltonian, circuit, batch_size=batch_size, dtype=dtype)
+            lay_out = prepared.batch
+
+            def batch(examples: np.ndarray, weights: np.ndarray | None = None) -> Any:
+                nonlocal laid_out
+                laid_out += 1
+                if process == 1 and laid_out == 9:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return lay_out(examples, weights)
+
+            prepared.batch = batch
+            return prepared
+
+    result = descend(loss, Signalled(), mesh, folder=folder / "stopped", steps=1000)
+    return {"step": result.step, "status": result.status, "message": result.message}
+
+
+def refused(mesh: Mesh, process: int) -> list[str]:
+    """What processes say that do not belong together."""
+    messages = []
+    for attempt in (
+        lambda: descend(hamiltonian(), Cumulant(), mesh, seed=process),
+        lambda: descend(hamiltonian(), Statevector(), mesh),
+    ):
+        try:
+            attempt()
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
+
+
+def main() -> None:
+    folder, processes, process = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    jax.config.update("jax_enable_x64", True)
+    if processes > 1:
+        mesh = connect(expected=processes, coordinator=sys.argv[4], process_id=process)
+    else:
+        mesh = connect()
+    assert mesh is not None
+    said: dict[str, Any] = {"devices": len(Shards(mesh)), "reports": []}
+    np.savez(folder / f"found-{process}.npz", **work(mesh, folder))
+    if processes > 1:
+        said["stopped"] = stopped(mesh, process, folder)
+        said["refused"] = refused(mesh, process)
+        said["run"] = train_run(
+            Config.from_dict(RUN), folder / "run", report=said["reports"].append, mesh=mesh
+        )
+    (folder / f"said-{process}.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
