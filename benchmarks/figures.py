@@ -22,7 +22,10 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
+import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -494,6 +497,31 @@ def precision(repeats, *, depth):
     ]
 
 
+def shared_step(repeats, *, kind):
+    """One process with one core against two with one core each; the load is that of the start."""
+    script = Path(__file__).with_name("shared_step.py")
+    row = {"kind": kind, "load": os.getloadavg()[0]}
+    energies = []
+    for processes in (1, 2):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        commands = [
+            [sys.executable, script, kind, str(processes), str(number), address, str(10 * repeats)]
+            for number in range(processes)
+        ]
+        running = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
+        found = [each.communicate()[0] for each in running]
+        if any(each.returncode for each in running):
+            raise RuntimeError(f"a process of {processes} failed")
+        times, values = zip(*(map(float, each.split()) for each in found), strict=True)
+        row[f"seconds_{processes}"] = max(times)
+        energies.extend(values)
+    row["ratio"] = row["seconds_1"] / row["seconds_2"]
+    row["energy_difference"] = max(energies) - min(energies)
+    return [row]
+
+
 def _problems() -> dict[str, Problem]:
     """Return every problem by its name."""
     found = {}
@@ -523,6 +551,9 @@ def _problems() -> dict[str, Problem]:
         found[f"compression-{bond}"] = Problem(
             "compression", functools.partial(compression, bond=bond)
         )
+    for kind in ("cumulant", "exact"):
+        measure = functools.partial(shared_step, kind=kind)
+        found[f"processes-{kind}"] = Problem("processes", measure)
     for n_qubits in CHAIN_SIZES:
         measure = functools.partial(chain_compile, n_qubits=n_qubits)
         found[f"compile-{n_qubits}"] = Problem("compile", measure)
@@ -644,6 +675,18 @@ GROUPS = {
             Column("operator (MB)", "operator_bytes", "{:.0f}", 1e-6),
             _MEMORY,
             _SPECTRAL,
+        ),
+    ),
+    "processes": Group(
+        "One step shared by two processes of one core each, 7,850 qubits, depth 4 "
+        "(cumulant: 500 images, exact: 100)",
+        (
+            Column("energy", "kind"),
+            Column("one process (s)", "seconds_1", "{:.3f}"),
+            Column("two processes (s)", "seconds_2", "{:.3f}"),
+            Column("ratio", "ratio", "{:.2f}"),
+            Column("difference of energies (nats)", "energy_difference", "{:.1e}"),
+            Column("load before", "load", "{:.1f}"),
         ),
     ),
     "cumulant-error": Group(
