@@ -2,8 +2,8 @@
 
     python benchmarks/shared_step.py KIND PROCESSES ID COORDINATOR STEPS
 
-Prints the median seconds of a step (the layout of the batch on the host, value and gradient) and the
-energy of the last batch.
+Prints the median seconds of a step (the layout of the batch on the host, value and gradient) and
+the energy of the last batch.
 """
 
 import os
