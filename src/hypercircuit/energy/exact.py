@@ -31,7 +31,7 @@ from .hidden import HiddenEnergy
 from .linear import linear_outputs, mean_outputs
 from .plan import Layout, frequency_chunks, pack_items, separated, window_list
 from .sectors import SectorEnergy
-from .tables import Tables, build_tables
+from .tables import Tables, build_tables, chunk_phases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,19 +220,11 @@ class ExactEnergy(PreparedEnergy):
         self, examples: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per example: the chunks' numbers and the cosines and sines of all-zero bits' phases."""
+        zeros = self.forms.outputs.base * inputs.sum(1)
         terms = self.forms.terms
-        position, chunk, frequency = frequency_chunks(terms, examples)
-        total = inputs.sum(1)
-        angle = (self.forms.outputs.base * total - terms.origin[examples])[
-            position, None
-        ] * frequency
-        shape = (len(examples), self._most_chunks)
-        number = np.full(shape, len(self.tables.real) - 1, np.int32)
-        number[position, chunk] = self._first_chunk[terms.table[examples]][position] + chunk
-        cos = np.zeros((*shape, CHUNK), self.dtype)
-        sin = np.zeros((*shape, CHUNK), self.dtype)
-        cos[position, chunk], sin[position, chunk] = np.cos(angle), np.sin(angle)
-        return number, cos, sin
+        return chunk_phases(
+            self.tables, self._first_chunk, terms, examples, zeros, self._most_chunks
+        )
 
     def _plan_separated(
         self, examples: np.ndarray, inputs: np.ndarray, independent: np.ndarray

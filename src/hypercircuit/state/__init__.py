@@ -5,6 +5,11 @@ from .born import (
     born as born,
     graph_statevector as graph_statevector,
 )
+from .chain import (
+    ChainMPS as ChainMPS,
+    chain_mps as chain_mps,
+    from_tensors as from_tensors,
+)
 from .condition import condition as condition
 from .exact import ExactMPS as ExactMPS, exact_mps as exact_mps
 from .interchange import (
@@ -21,6 +26,7 @@ from .moments import (
     joint_probabilities as joint_probabilities,
     marginals as marginals,
 )
+from .prepare import State as State, prepare_state as prepare_state
 from .sampling import (
     log_probability as log_probability,
     most_likely as most_likely,

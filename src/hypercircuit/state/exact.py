@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Angles, CellMaps, CellTensors, CutVectors
-from ..circuit import Brickwork
+from ..circuit import Ansatz, Brickwork
 from .interchange import mps_to_quimb
 
 
@@ -51,6 +51,11 @@ class ExactMPS(eqx.Module):
     n_qubits: int = eqx.field(static=True)
     reach: int = eqx.field(static=True)
     correlation_range: int = eqx.field(static=True)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of its probabilities: float32 or float64."""
+        return np.dtype(self.maps.dtype)
 
     def tensors(self) -> list[jax.Array]:
         """The state site by site as MPS tensors (left, phys, right), no SVD involved.
@@ -94,15 +99,16 @@ class ExactMPS(eqx.Module):
         return state[:, 0]
 
 
-def exact_mps(circuit: Brickwork, params: Angles) -> ExactMPS:
+def exact_mps(circuit: Ansatz, params: Angles) -> ExactMPS:
     """The exact state that `circuit` prepares with `params`; differentiable, jit-compatible.
 
-    **Raises:** `ValueError` for a circuit that is not a chain.
+    **Raises:** `ValueError` for an ansatz that is not an exact chain.
     """
     if not isinstance(circuit, Brickwork):
         raise ValueError(
             f"only a chain (Brickwork) has an exact matrix product state here, got "
-            f"{type(circuit).__name__}; use born(circuit, params), or Contraction() for energies"
+            f"{type(circuit).__name__}; use born(circuit, params), Contraction() for energies of "
+            "graphs, or prepare_state for states of site tensors"
         )
     cells = circuit.cells(params)
     maps = _doubled_maps(cells)
