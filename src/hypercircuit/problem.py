@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from .bnn import Network
-from .circuit import Brickwork, Graph
+from .circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Truncated
 from .config import Config, ConfigError, make_network
 from .data import (
     Dataset,
@@ -33,7 +33,7 @@ class Problem:
     splits: Splits
     network: Network
     loss: Loss
-    circuit: Brickwork | Graph
+    circuit: Ansatz
 
 
 def build_problem(config: Config) -> Problem:
@@ -62,15 +62,26 @@ def build_network(config: Config, data: Dataset) -> Network:
     return make_network(settings, data.n_inputs, settings.outputs or data.n_classes)
 
 
-def build_circuit(config: Config, network: Network, data: Dataset) -> Brickwork | Graph:
+def build_chain(config: Config) -> Chain:
+    """The configured chain, which depends on nothing else."""
+    settings, state = config.circuit, config.state
+    if settings.ansatz == "free-mps":
+        return FreeMPS(state.max_bond, real=settings.rotations == "ry")
+    circuit = Brickwork(settings.depth, settings.rotations)
+    if state.engine == "exact":
+        return circuit
+    return Truncated(circuit, state.max_bond, state.cutoff, state.scheme)
+
+
+def build_circuit(config: Config, network: Network, data: Dataset) -> Ansatz:
     """The configured hypercircuit on the network's register.
 
     **Raises:** `ConfigError` for a graph that the register or the data does not have.
     """
     settings = config.circuit
     depth, rotations, n_qubits = settings.depth, settings.rotations, network.n_qubits
-    if settings.ansatz == "brickwork":
-        return Brickwork(depth, rotations)
+    if settings.ansatz != "graph":
+        return build_chain(config)
     try:
         if settings.edges == "ring":
             graph = Graph.ring(n_qubits, depth, rotations)

@@ -5,7 +5,8 @@ checkpoints/       parameters, optimiser and best network so far; the same comma
 history.csv        energy, gradient norm and seconds of every step (and the penalty's kl and beta)
 evaluations.csv    the energy's error and the validation accuracy at every evaluation (the training
                    accuracy, if no validation examples are held out)
-angles.npz         the trained angles, (depth, n_qubits, kinds) in radians
+angles.npz         the trained angles, (depth, n_qubits, kinds) in radians; or the parameters of a
+                   free MPS, see `FreeMPS`
 best_network.npz   the best network found: see `save_network`
 result.json        everything one compares runs by
 training.png, weights.png, architecture.png
@@ -31,7 +32,7 @@ import optax
 from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
-from .circuit import Brickwork, Graph
+from .circuit import Ansatz, FreeMPS, Graph, Truncated
 from .config import Config, ConfigError, load_config
 from .decode import (
     ChosenOptions,
@@ -53,11 +54,12 @@ from .energy import (
     Statevector,
     choose_energy,
     sampled_energy,
+    why_not_exact,
 )
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import check_route
-from .problem import Problem, build_problem, describe_data
+from .problem import Problem, build_chain, build_problem, describe_data
 from .state import Born, born
 from .state.born import AT_ONCE
 from .study import plot_architecture, plot_training, plot_weights
@@ -103,7 +105,7 @@ def train_run(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
         )
         report(hamiltonian.describe())
-        kind = _energy_kind(config, hamiltonian, report)
+        kind = _energy_kind(config, hamiltonian, problem.circuit, report)
         if isinstance(kind, Contraction):
             _check_budget(config, problem, hamiltonian, kind, report)
         # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
@@ -138,7 +140,9 @@ def _finished_result(folder: Path, config: Config) -> dict[str, Any] | None:
     return result if result["status"] == "finished" else None
 
 
-def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -> EnergyKind:
+def _energy_kind(
+    config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, report: Report
+) -> EnergyKind:
     """The configured strategy; `"auto"` says which one it chose and why.
 
     **Raises:** `ConfigError` for a strategy that the loss does not have.
@@ -152,7 +156,7 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
             )
         return _contraction(config)
     if settings.kind == "auto":
-        return _chosen_energy(hamiltonian, settings.samples, report)
+        return _chosen_energy(hamiltonian, circuit, settings.samples, report)
     if settings.kind == "statevector":
         check_statevector(hamiltonian.n_qubits)
     if settings.kind == "mpo":
@@ -218,15 +222,17 @@ def _check_budget(
     _state(config, circuit, params).check(side_by_side)
 
 
-def _state(config: Config, circuit: Brickwork | Graph, params: Angles) -> Born:
+def _state(config: Config, circuit: Ansatz, params: Angles) -> Born:
     contraction = _contraction(config)
     return born(circuit, params, budget=contraction.budget, search=contraction.search)
 
 
-def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
+def _chosen_energy(
+    hamiltonian: LossHamiltonian, circuit: Ansatz, n_samples: int, report: Report
+) -> EnergyKind:
     """`energy.kind = "auto"`: what is possible, and the sentence that says why."""
-    unseparable = isinstance(hamiltonian.terms, NoTerms)
-    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if unseparable else None)
+    sampled = why_not_exact(hamiltonian, circuit) is not None
+    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if sampled else None, circuit)
     report(f"energy {why}")
     return kind
 
@@ -249,13 +255,9 @@ def _train(
         scale=config.circuit.init_scale,
         dtype=np.dtype(settings.precision),
     )
-    ansatz = f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
-    if isinstance(circuit, Graph):
-        ansatz = f"{circuit.describe()}, on {hamiltonian.n_qubits} qubits"
-    else:
-        ansatz += f"{circuit.max_bond}"
     report(
-        f"{ansatz}, {params.size} angles; energy {kind.name}, "
+        f"{_described(circuit, hamiltonian.n_qubits)}, {params.size} parameters; "
+        f"energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
     trained = train(
@@ -282,6 +284,19 @@ def _train(
         angles = np.asarray(trained.params)
         write_atomically(folder / "angles.npz", lambda file: np.savez(file, angles=angles))
     return trained
+
+
+def _described(circuit: Ansatz, n_qubits: int) -> str:
+    """The ansatz and its state in words."""
+    if isinstance(circuit, Graph):
+        return f"{circuit.describe()}, on {n_qubits} qubits"
+    if isinstance(circuit, FreeMPS):
+        return f"free MPS of bond {circuit.max_bond} on {n_qubits} qubits"
+    brickwork = f"brickwork of depth {circuit.depth} on {n_qubits} qubits"
+    if isinstance(circuit, Truncated):
+        exact = circuit.circuit.max_bond
+        return f"{brickwork}: truncated to bond {circuit.max_bond} of {exact}"
+    return f"{brickwork}: exact bond {circuit.max_bond}"
 
 
 def _optimiser(config: Config) -> optax.GradientTransformation | LBFGS:
@@ -325,7 +340,8 @@ def _training_result(
         "status": trained.status,
         "message": trained.message,
         "n_qubits": hamiltonian.n_qubits,
-        "depth": problem.circuit.depth,
+        "ansatz": type(problem.circuit).__name__,
+        "depth": None if isinstance(problem.circuit, FreeMPS) else problem.circuit.depth,
         "max_bond": None if isinstance(problem.circuit, Graph) else problem.circuit.max_bond,
         "n_parameters": int(np.size(trained.params)),
         "steps": trained.step,
@@ -422,7 +438,7 @@ def _decode_run(
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork | Graph,
+    circuit: Ansatz,
     params: Angles,
     folder: Path,
     report: Report,
@@ -437,9 +453,11 @@ def _final_energy(
     begun = time.perf_counter()
     error = None
     chain: Any = circuit
-    if isinstance(hamiltonian.terms, NoTerms):
+    reason = why_not_exact(hamiltonian, circuit)
+    if reason is not None and config.energy.kind != "statevector":
         report(
-            f"now the energy of {n_examples} examples, from {config.decode.energy_samples} samples"
+            f"now the energy of {n_examples} examples, from {config.decode.energy_samples} "
+            f"samples: {reason}"
         )
         key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
         n_samples = config.decode.energy_samples
@@ -470,9 +488,19 @@ def _final_energy(
     return {
         "energy": energy,
         "energy_standard_error": error,
+        "energy_state": _energy_state(circuit),
         "energy_examples": n_examples,
         "energy_seconds": time.perf_counter() - begun,
     }
+
+
+def _energy_state(circuit: Ansatz) -> str:
+    """Which state the final energy belongs to."""
+    if isinstance(circuit, Truncated):
+        return f"the circuit's state truncated to bond {circuit.max_bond}, normalised"
+    if isinstance(circuit, FreeMPS):
+        return f"the matrix product state of bond {circuit.max_bond} itself"
+    return "the circuit's exact state"
 
 
 def _interrupted(stop: StopSignals, when: str) -> dict[str, Any]:
@@ -557,9 +585,10 @@ def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
     with np.load(expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
     with jax.enable_x64(angles.dtype == np.float64):
-        circuit: Brickwork | Graph = Brickwork(config.circuit.depth, config.circuit.rotations)
         if config.circuit.ansatz == "graph":
             circuit = build_problem(config).circuit
+        else:
+            circuit = build_chain(config)
         yield _state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]
 
 

@@ -9,6 +9,9 @@ from jaxtyping import PRNGKeyArray
 from .._types import Angles
 from .brickwork import Brickwork
 
+#: The schemes by which a truncated state is made, see `hypercircuit.state.truncation`.
+SCHEME_NAMES = ("sweep", "parallel")
+
 
 class Truncated(eqx.Module):
     """A brickwork whose state is truncated on the way: the ansatz and how it is approximated.
@@ -22,7 +25,7 @@ class Truncated(eqx.Module):
     - `max_bond`: the largest bond dimension, at least 1.
     - `cutoff`: relative weight below which singular values are dropped though `max_bond` has room;
       at least 0 and below 1.
-    - `scheme`: how it is truncated, see `hypercircuit.state.truncated`.
+    - `scheme`: "sweep" or "parallel", see `hypercircuit.state.truncation`.
 
     **Raises:** `ValueError` naming the argument that is out of range.
     """
@@ -30,7 +33,7 @@ class Truncated(eqx.Module):
     circuit: Brickwork = eqx.field(static=True)
     max_bond: int = eqx.field(static=True)
     cutoff: float = eqx.field(static=True, default=0.0)
-    scheme: str = eqx.field(static=True, default="svd")
+    scheme: str = eqx.field(static=True, default="sweep")
 
     def __check_init__(self) -> None:
         if self.max_bond < 1:
@@ -40,6 +43,10 @@ class Truncated(eqx.Module):
             )
         if not 0 <= self.cutoff < 1:
             raise ValueError(f"cutoff must be from 0 to below 1, got {self.cutoff}")
+        if self.scheme not in SCHEME_NAMES:
+            raise ValueError(
+                f"scheme must be one of {', '.join(SCHEME_NAMES)}, got {self.scheme!r}"
+            )
 
     @property
     def depth(self) -> int:

@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Angles, AnyArray, CellTensors
-from ..circuit import Brickwork
+from ..circuit import Brickwork, Chain
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.diagonal import MAX_QUBITS
-from ..state import ExactMPS
+from ..state import ChainMPS, State, prepare_state
 from .base import Batch, CompleteEnergy, PreparedEnergy
 
 #: The largest bond of the cut for which the bond's real products are cheaper than amplitudes.
@@ -52,7 +52,7 @@ class Statevector:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -78,8 +78,10 @@ class StatevectorBatch(Batch):
 class StatevectorEnergy(CompleteEnergy):
     """See [`hypercircuit.Statevector`][]."""
 
+    site_tensors = True
+
     def __init__(
-        self, hamiltonian: LossHamiltonian, circuit: Brickwork, batch_size: int, dtype: np.dtype
+        self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
         check_statevector(hamiltonian.n_qubits)
         super().__init__(hamiltonian, circuit, batch_size, dtype)
@@ -103,12 +105,25 @@ class StatevectorEnergy(CompleteEnergy):
         self.check_complete(examples, weights)
         return self._batch
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         """The energy of the complete data once for every example: there are no others here."""
-        return jnp.broadcast_to(self._of_cells(mps.cells, batch), batch.weights.shape)
+        if isinstance(mps, ChainMPS):
+            value = self._of_sites(mps, batch)
+        else:
+            value = self._of_cells(mps.cells, batch)
+        return jnp.broadcast_to(value, batch.weights.shape)
 
     def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
-        return self._of_cells(self.circuit.cells(params), batch)
+        if isinstance(self.circuit, Brickwork):
+            return self._of_cells(self.circuit.cells(params), batch)
+        mps = prepare_state(self.circuit, params)
+        assert isinstance(mps, ChainMPS)
+        return self._of_sites(mps, batch)
+
+    def _of_sites(self, mps: ChainMPS, batch: Batch) -> Float[Array, ""]:
+        assert isinstance(batch, StatevectorBatch)
+        psi = mps.to_statevector().reshape(batch.losses.shape)
+        return jnp.sum((psi.real**2 + psi.imag**2) * batch.losses)
 
     def _of_cells(self, cells: CellTensors, batch: Batch) -> Float[Array, ""]:
         assert isinstance(batch, StatevectorBatch)

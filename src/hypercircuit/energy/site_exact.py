@@ -29,6 +29,22 @@ from .plan import frequency_chunks
 from .site_scan import carry_products, in_groups
 from .tables import build_tables, chunk_phases
 
+#: An example's floating-point operations beyond which exact values are not taken for comparison.
+MOST_OPERATIONS = 2e10
+
+
+def operations(hamiltonian: LossHamiltonian, bond: int) -> float:
+    """Floating-point operations of the dearest example's energy, roughly."""
+    forms = linear_forms(hamiltonian)
+    layout, terms = forms.layout, forms.terms
+    sweeps = float(terms.n_terms.max()) * forms.per_example
+    blocks = layout.n_blocks
+    if terms.joint:
+        tables, _ = build_tables(terms, np.dtype(np.float32))
+        assert tables.constants is not None
+        blocks = 1 + (layout.n_blocks - 1) * len(tables.constants)
+    return 32.0 * bond**3 * layout.fan_in * blocks * sweeps
+
 
 class SiteBatch(Batch):
     """One batch of examples; `rows` are those of its linear forms.
@@ -54,7 +70,7 @@ class SiteBatch(Batch):
 class SiteExactEnergy(PreparedEnergy):
     """All product terms of a linear network's loss in a truncated or free state."""
 
-    sites = True
+    site_tensors = True
 
     def __init__(
         self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype

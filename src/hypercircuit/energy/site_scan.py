@@ -24,9 +24,7 @@ _HIGHEST = lax.Precision.HIGHEST
 _GROUP_BYTES = 2**24
 
 
-def segmented_scan(
-    step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: Any
-) -> Any:
+def segmented_scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: Any) -> Any:
     """`lax.scan` for the last carry, which keeps only some of the others for the gradient.
 
     About as many as the root of the number of steps: one per segment, and those of the segment
@@ -76,9 +74,7 @@ def carry_products(
     return segmented_scan(site, flat, (tensors, inputs)).reshape(shape)
 
 
-def in_groups(
-    function: Callable[..., Any], n_bytes: int, *items: jax.Array
-) -> Any:
+def in_groups(function: Callable[..., Any], n_bytes: int, *items: jax.Array) -> Any:
     """``function(*items)``, some items at a time along their first axis.
 
     **Arguments:**

@@ -30,6 +30,9 @@ from jaxtyping import Array, Float, Inexact
 
 from .interchange import mps_to_quimb
 
+#: Schmidt values below this share of the largest one are rounding.
+_ROUNDING = 1e-13
+
 
 class ChainMPS(eqx.Module):
     """A matrix product state of site tensors.
@@ -96,15 +99,17 @@ def chain_mps(
     discarded: Float[Array, "layers n_bonds"] | None = None,
     *,
     correlation_range: int | None = None,
+    isometric: bool = True,
 ) -> ChainMPS:
     """The state of stacked right-canonical tensors; differentiable, jit-compatible.
-
-    Derivatives are those along right-canonical tensors: what makes the tensors keeps them so.
 
     **Arguments:**
 
     - `discarded`: relative weights that were thrown away on the way, layer by layer.
     - `correlation_range`: see `ChainMPS`.
+    - `isometric`: whether derivatives, too, are along right-canonical tensors. If not, the right
+      parts are swept like the left ones, so that whatever does not depend on the bases of the
+      bonds has its gradient.
     """
     n_sites, bond = sites.shape[:2]
     start = jnp.zeros((bond, bond), sites.dtype).at[0, 0].set(1)
@@ -119,10 +124,15 @@ def chain_mps(
     _, (left, totals) = lax.scan(site, start, sites)
     if discarded is None:
         discarded = jnp.zeros((0, n_sites - 1), totals.dtype)
+    sites = sites / jnp.sqrt(totals)[:, None, None, None]
+    left = jnp.concatenate([start[None], left])
+    right = jnp.broadcast_to(jnp.eye(bond, dtype=sites.dtype), (n_sites + 1, bond, bond))
+    if not isometric:
+        right = jnp.concatenate([swept(start, sites, left[:-1], to_right=False), start[None]])
     return ChainMPS(
-        sites / jnp.sqrt(totals)[:, None, None, None],
-        jnp.concatenate([start[None], left]),
-        jnp.broadcast_to(jnp.eye(bond, dtype=sites.dtype), (n_sites + 1, bond, bond)),
+        sites,
+        left,
+        right,
         discarded,
         correlation_range,
     )
@@ -140,14 +150,27 @@ def from_right(right: jax.Array, tensor: jax.Array) -> jax.Array:
     return jnp.einsum("lsq,msq->lm", half, tensor.conj())
 
 
+def swept(start: jax.Array, sites: jax.Array, facing: jax.Array, *, to_right: bool) -> jax.Array:
+    """Carry a matrix over all `sites`; `facing` is the other part at the cuts it arrives at."""
+    carry_over = from_left if to_right else from_right
+
+    def site(matrix: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
+        tensor, other = inputs
+        matrix = carry_over(matrix, tensor)
+        # One up to rounding, whatever the bases of the bonds: its derivative is zero.
+        matrix = matrix / lax.stop_gradient(jnp.sum(matrix * other).real)
+        return matrix, matrix
+
+    return lax.scan(site, start, (sites, facing), reverse=not to_right)[1]
+
+
 def from_tensors(
     tensors: Sequence[Any], *, correlation_range: int | None = None, dtype: Any = None
 ) -> ChainMPS:
     """The state of any chain of tensors (left, phys, right), such as one that quimb made.
 
-    It is normalised and brought into right-canonical form on the host, in double precision; bonds
-    larger than the smallest possible ones of an exact form are cut down to them. Nothing is
-    truncated.
+    It is normalised and brought into right-canonical form on the host, in double precision. Bonds
+    become as narrow as they can be: only Schmidt values that are zero up to rounding are dropped.
 
     **Arguments:**
 
@@ -159,7 +182,7 @@ def from_tensors(
     _check_chain(arrays)
     kind = np.result_type(*arrays) if dtype is None else np.dtype(dtype)
     double = np.complex128 if kind.kind == "c" else np.float64
-    canonical = right_canonical([array.astype(double) for array in arrays])
+    canonical, _ = right_canonical([array.astype(double) for array in arrays])
     bond = max(max(tensor.shape[0], tensor.shape[2]) for tensor in canonical)
     sites = np.zeros((len(canonical), bond, 2, bond), double)
     for tensor, site in zip(canonical, sites, strict=True):
@@ -167,26 +190,38 @@ def from_tensors(
     return chain_mps(jnp.asarray(sites, kind), correlation_range=correlation_range)
 
 
-def right_canonical(tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Normalised tensors of the same state whose rows are orthonormal, on the host.
+def right_canonical(
+    tensors: Sequence[np.ndarray],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Normalised right-canonical tensors of the same state, and its Schmidt values at every bond.
+
+    On the host. The values of a bond are normalised, largest first; those that are zero up to
+    rounding are left out, with their bond indices.
 
     **Raises:** `ValueError` for a norm of zero.
     """
-    found: list[np.ndarray] = []
+    left: list[np.ndarray] = []
     carried = np.ones((1, 1))
-    for tensor in reversed(tensors):
-        tensor = np.tensordot(tensor, carried, axes=1)
-        rows = tensor.reshape(tensor.shape[0], -1)
-        q, r = np.linalg.qr(rows.conj().T)
-        found.append(q.conj().T.reshape(-1, 2, tensor.shape[2]))
-        carried = r.conj().T
+    for tensor in tensors:
+        tensor = np.tensordot(carried, tensor, axes=1)
+        q, carried = np.linalg.qr(tensor.reshape(-1, tensor.shape[2]))
+        left.append(q.reshape(tensor.shape[0], 2, -1))
         norm = np.linalg.norm(carried)
         if not norm > 0:
             raise ValueError("the tensors' norm is zero: this chain is no state")
         carried = carried / norm
+    found, schmidt = [], []
+    for tensor in reversed(left):
+        tensor = np.tensordot(tensor, carried, axes=1)
+        u, values, v = np.linalg.svd(tensor.reshape(len(tensor), -1), full_matrices=False)
+        kept = values > _ROUNDING * values[0]
+        values = values[kept] / np.linalg.norm(values[kept])
+        found.append(v[kept].reshape(-1, 2, tensor.shape[2]))
+        schmidt.append(values)
+        carried = u[:, kept] * values
     # What is left is a phase, or a sign.
     found[-1] = np.tensordot(carried, found[-1], axes=1)
-    return found[::-1]
+    return found[::-1], schmidt[-2::-1]
 
 
 def _check_chain(tensors: Sequence[np.ndarray]) -> None:

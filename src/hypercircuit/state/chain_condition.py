@@ -9,13 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
-from .chain import ChainMPS, from_left, from_right
+from .chain import ChainMPS, from_left, from_right, swept
 
 
 def condition_chain(
@@ -39,12 +37,12 @@ def condition_chain(
     within_left = jnp.stack([left[0], *(each / divisor for each in left[1:])])
     within_right = jnp.stack([*(each / divisor for each in right[:-1]), right[-1]])
     if first == 0:
-        later = _swept(within_left[-1], sites[last + 1 :], mps.right[last + 2 :], to_right=True)
+        later = swept(within_left[-1], sites[last + 1 :], mps.right[last + 2 :], to_right=True)
         new_left = jnp.concatenate([within_left, later])
         new_right = jnp.concatenate([within_right, mps.right[last + 2 :]])
         scaled = 0
     else:
-        earlier = _swept(within_right[0], sites[:first], mps.left[:first], to_right=False)
+        earlier = swept(within_right[0], sites[:first], mps.left[:first], to_right=False)
         new_left = jnp.concatenate([mps.left[:first], within_left])
         new_right = jnp.concatenate([earlier, within_right])
         scaled = n_qubits - 1
@@ -55,19 +53,3 @@ def condition_chain(
         left=jnp.where(possible, new_left, mps.left),
         right=jnp.where(possible, new_right, mps.right),
     )
-
-
-def _swept(
-    start: jax.Array, sites: jax.Array, facing: jax.Array, *, to_right: bool
-) -> jax.Array:
-    """Carry a matrix over all `sites`; `facing` is the other part at the cuts it arrives at."""
-    carry_over = from_left if to_right else from_right
-
-    def site(matrix: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
-        tensor, other = inputs
-        matrix = carry_over(matrix, tensor)
-        # One up to rounding, for any tensors: its derivative is zero.
-        matrix = matrix / lax.stop_gradient(jnp.sum(matrix * other).real)
-        return matrix, matrix
-
-    return lax.scan(site, start, (sites, facing), reverse=not to_right)[1]

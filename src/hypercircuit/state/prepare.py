@@ -33,6 +33,9 @@ def prepare_state(ansatz: Ansatz, params: Angles) -> State:
             scheme=ansatz.scheme,
         )
         return chain_mps(
-            found.tensors, found.discarded, correlation_range=ansatz.correlation_range
+            found.tensors,
+            found.discarded,
+            correlation_range=ansatz.correlation_range,
+            isometric=False,
         )
     return exact_mps(ansatz, params)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from .._types import Angles
-from ..circuit import Brickwork
+from ..circuit import Chain
 from ..energy import (
     Contraction,
     EnergyKind,
@@ -25,9 +25,10 @@ from ..energy import (
     Sampled,
     SampledEnergy,
     Statevector,
+    why_not_exact,
 )
-from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
-from ..state import exact_mps
+from ..hamiltonian import LossHamiltonian, QuadraticTerms
+from ..state import prepare_state
 from .objective import CHECK, CHECK_PENALTY, KLPenalty, step_key
 
 #: Networks drawn to measure an approximate energy's error where there is no exact one.
@@ -40,7 +41,7 @@ class EnergyCheck:
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork,
+        circuit: Chain,
         kind: EnergyKind,
         *,
         n_examples: int,
@@ -54,7 +55,7 @@ class EnergyCheck:
         self._values = energy.value_function()
         self._estimate = jax.jit(energy.estimate) if isinstance(energy, SampledEnergy) else None
         self._exact = self._sampled = None
-        if isinstance(hamiltonian.terms, NoTerms):
+        if why_not_exact(hamiltonian, circuit) is not None:
             if self._estimate is None:
                 reference = Sampled(_REFERENCE_SAMPLES).prepare(
                     hamiltonian, circuit, batch_size=n_examples, dtype=dtype
@@ -110,9 +111,9 @@ class MPOCheck:
 class PenaltyCheck:
     """Measures a penalty with samples that no update saw."""
 
-    def __init__(self, circuit: Brickwork, penalty: KLPenalty, seed: int) -> None:
+    def __init__(self, circuit: Chain, penalty: KLPenalty, seed: int) -> None:
         self.penalty, self.seed = penalty, seed
-        self._estimate = jax.jit(lambda p, key: penalty.estimate(exact_mps(circuit, p), key))
+        self._estimate = jax.jit(lambda p, key: penalty.estimate(prepare_state(circuit, p), key))
 
     def measure(self, params: Angles, step: int) -> dict[str, float]:
         """The divergence after `step` updates, and the beta of the last of them."""
