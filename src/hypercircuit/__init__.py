@@ -14,7 +14,12 @@ from .bnn import (
     scale_choice as scale_choice,
     skip_choice as skip_choice,
 )
-from .circuit import Brickwork as Brickwork, Graph as Graph
+from .circuit import (
+    Brickwork as Brickwork,
+    FreeMPS as FreeMPS,
+    Graph as Graph,
+    Truncated as Truncated,
+)
 from .config import Config as Config, ConfigError as ConfigError, load_config as load_config
 from .data import (
     DataFileError as DataFileError,
@@ -68,11 +73,17 @@ from .hamiltonian import (
     compile_loss as compile_loss,
     compress_loss as compress_loss,
 )
-from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .run import (
+    diagnose_run as diagnose_run,
+    evaluate_run as evaluate_run,
+    sample_run as sample_run,
+    train_run as train_run,
+)
 from .run_compile import compile_run as compile_run
 from .run_restarts import restarts_run as restarts_run
 from .state import (
     Born as Born,
+    ChainMPS as ChainMPS,
     ExactMPS as ExactMPS,
     born as born,
     correlations as correlations,
@@ -80,6 +91,7 @@ from .state import (
     log_probability as log_probability,
     marginals as marginals,
     most_likely as most_likely,
+    prepare_state as prepare_state,
     sample as sample,
 )
 from .study import (

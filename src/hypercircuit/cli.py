@@ -1,4 +1,4 @@
-"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample``.
+"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample | diagnose``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from ._files import write_atomically
 from .config import load_config
-from .run import evaluate_run, sample_run, train_run
+from .run import diagnose_run, evaluate_run, sample_run, train_run
 from .run_compile import compile_run
 from .run_restarts import restarts_run
 
@@ -88,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", metavar="FILE.npz", help="default: RUN/samples.npz")
     sample.set_defaults(run=_sample)
+
+    diagnose = commands.add_parser(
+        "diagnose", help="entanglement, correlations and truncation errors of a trained state"
+    )
+    diagnose.add_argument("folder", metavar="RUN")
+    diagnose.set_defaults(run=_diagnose)
     return parser
 
 
@@ -151,6 +157,11 @@ def _sample(options: argparse.Namespace) -> int:
         f"{options.n} networks of {bits.shape[1]} bits, log-probabilities "
         f"{log_probabilities.min():.1f} to {log_probabilities.max():.1f} nats: {path}"
     )
+    return 0
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    diagnose_run(options.folder, report=_report)
     return 0
 
 

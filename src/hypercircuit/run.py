@@ -10,6 +10,7 @@ angles.npz         the trained angles, (depth, n_qubits, kinds) in radians; or t
 best_network.npz   the best network found: see `save_network`
 result.json        everything one compares runs by
 training.png, weights.png, architecture.png
+diagnostics.json, diagnostics.npz, entropy.png   with state.diagnostics, see `run_diagnose`
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import check_route
 from .problem import Problem, build_chain, build_problem, describe_data
+from .run_diagnose import describe_diagnostics, write_diagnostics
 from .state import Born, born
 from .state.born import AT_ONCE
 from .study import plot_architecture, plot_training, plot_weights
@@ -432,7 +434,37 @@ def _decode_run(
             if len(each.probabilities) > 1
         }
     _plot_run(problem, trained, result, choices, folder, state)
+    if config.state.diagnostics:
+        result["diagnostics"] = _diagnose(config, hamiltonian, circuit, params, folder)
+        report(describe_diagnostics(result["diagnostics"]))
     return result
+
+
+def _diagnose(
+    config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, params: Angles, folder: Path
+) -> dict[str, Any]:
+    n_examples, seed = config.energy.check_examples, config.train.seed
+    return write_diagnostics(folder, hamiltonian, circuit, params, n_examples=n_examples, seed=seed)
+
+
+def diagnose_run(folder: str | os.PathLike[str], *, report: Report = print) -> dict[str, Any]:
+    """Diagnose the trained state of a run and write the files into its folder.
+
+    **Raises:** `ConfigError` for a folder without a trained state; `ValueError` for a graph.
+    """
+    folder = Path(folder)
+    config = run_config(folder, [])
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        angles = arrays["angles"]
+    with jax.enable_x64(angles.dtype == np.float64):
+        problem = build_problem(config)
+        hamiltonian = compile_loss(
+            problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+        )
+        params = jax.numpy.asarray(angles)
+        numbers = _diagnose(config, hamiltonian, problem.circuit, params, folder)
+    report(describe_diagnostics(numbers))
+    return numbers
 
 
 def _final_energy(

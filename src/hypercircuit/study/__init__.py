@@ -1,6 +1,8 @@
 """Looking at results: figures, success probabilities, spectra, errors, classical optima."""
 
 from .bit_search import Improved as Improved, beam_search as beam_search, improve as improve
+from .diagnostics import Diagnostics as Diagnostics, diagnose as diagnose
+from .diagnostics_plots import plot_entropy as plot_entropy
 from .dmrg import DMRGResult as DMRGResult, dmrg as dmrg, dmrg_bytes as dmrg_bytes
 from .ground_state import GroundState as GroundState, minimise as minimise
 from .operator_plots import (
