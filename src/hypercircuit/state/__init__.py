@@ -1,4 +1,4 @@
-"""What the circuit makes: the exact MPS, its Born distribution, samples and moments."""
+"""What the circuit makes: the exact and the truncated MPS, its Born distribution, samples and moments."""
 
 from .born import (
     Born as Born,
@@ -31,4 +31,11 @@ from .sampling import (
     log_probability as log_probability,
     most_likely as most_likely,
     sample as sample,
+)
+from .truncated import TruncatedTensors as TruncatedTensors, truncated_tensors as truncated_tensors
+from .truncation import (
+    SCHEMES as SCHEMES,
+    Parallel as Parallel,
+    Sweep as Sweep,
+    TruncationScheme as TruncationScheme,
 )
