@@ -8,6 +8,7 @@ from .._types import Angles
 from ..circuit import Ansatz, FreeMPS, Truncated
 from .chain import ChainMPS, chain_mps
 from .exact import ExactMPS, exact_mps
+from .truncated import truncated_tensors
 
 #: A state as a chain of cells, exact, or of site tensors.
 State: TypeAlias = ExactMPS | ChainMPS
@@ -23,8 +24,6 @@ def prepare_state(ansatz: Ansatz, params: Angles) -> State:
     if isinstance(ansatz, FreeMPS):
         return chain_mps(ansatz.tensors(params))
     if isinstance(ansatz, Truncated):
-        from .truncated import truncated_tensors
-
         found = truncated_tensors(
             ansatz.circuit,
             params,
