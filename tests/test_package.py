@@ -37,6 +37,7 @@ ROOMS = (
     "study",
     "config",
     "problem",
+    "run_diagnose",
     "run",
     "run_restarts",
     "run_compile",

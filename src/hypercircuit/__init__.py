@@ -19,9 +19,11 @@ from .bnn import (
 )
 from .circuit import (
     Brickwork as Brickwork,
+    FreeMPS as FreeMPS,
     Graph as Graph,
     Noise as Noise,
     Noisy as Noisy,
+    Truncated as Truncated,
     save_qasm as save_qasm,
     to_qasm as to_qasm,
 )
@@ -78,7 +80,12 @@ from .hamiltonian import (
     compile_loss as compile_loss,
     compress_loss as compress_loss,
 )
-from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .run import (
+    diagnose_run as diagnose_run,
+    evaluate_run as evaluate_run,
+    sample_run as sample_run,
+    train_run as train_run,
+)
 from .run_compare import ComparisonSettings as ComparisonSettings, compare_run as compare_run
 from .run_compile import compile_run as compile_run
 from .run_export import export_run as export_run
@@ -91,6 +98,7 @@ from .run_sweep import (
 )
 from .state import (
     Born as Born,
+    ChainMPS as ChainMPS,
     ExactMPS as ExactMPS,
     born as born,
     correlations as correlations,
@@ -98,6 +106,7 @@ from .state import (
     log_probability as log_probability,
     marginals as marginals,
     most_likely as most_likely,
+    prepare_state as prepare_state,
     sample as sample,
     trajectory_mps as trajectory_mps,
 )

@@ -17,7 +17,7 @@ import numpy as np
 from ._files import write_atomically
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
 from .config import load_config
-from .run import evaluate_run, run_fingerprint, sample_run, train_run
+from .run import diagnose_run, evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
 from .run_export import export_run
 from .run_noise import noise_run
@@ -137,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     noise.add_argument("--out", metavar="DIR", help="default: RUN")
     noise.set_defaults(run=_noise)
+    diagnose = commands.add_parser(
+        "diagnose", help="entanglement, correlations and truncation errors of a trained state"
+    )
+    diagnose.add_argument("folder", metavar="RUN")
+    diagnose.set_defaults(run=_diagnose)
     return parser
 
 
@@ -238,6 +243,11 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(
             f"numbers separated by commas are needed, got {text!r}"
         ) from error
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    diagnose_run(options.folder, report=_report)
+    return 0
 
 
 def _report(message: str) -> None:

@@ -18,11 +18,11 @@ from jaxtyping import Float, PRNGKeyArray, UInt8
 from ._files import write_text
 from ._types import Angles, AnyArray
 from .bnn import Choice, Network
-from .circuit import Chain, Graph
+from .circuit import Ansatz, Chain, Graph
 from .data import Dataset, Splits
 from .energy import Contraction, EnergyKind, Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
-from .state import Born, born, exact_mps, joint_probabilities
+from .state import Born, born, joint_probabilities, prepare_state
 from .train import Progress, StopSignals
 
 _NETWORKS_AT_ONCE = 16
@@ -69,7 +69,7 @@ class Decoded:
 
 
 def decode(
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     params: Angles,
     network: Network,
     loss: Loss,
@@ -210,7 +210,7 @@ def _saved_sums(
 
 def exact_energy(
     hamiltonian: LossHamiltonian,
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     params: Angles,
     *,
     batch_size: int = 200,
@@ -228,10 +228,9 @@ def exact_energy(
 
     See `full_energy` for the others; None only if `stop` ended it.
     """
-    if kind is None:
-        kind = Contraction() if isinstance(circuit, Graph) else Exact()
+    chosen: EnergyKind = kind or (Contraction() if isinstance(circuit, Graph) else Exact())
     chain: Any = circuit
-    prepared = kind.prepare(
+    prepared = chosen.prepare(
         hamiltonian,
         chain,
         batch_size=min(batch_size, hamiltonian.n_examples),
@@ -241,7 +240,7 @@ def exact_energy(
 
 
 def magnetisation_images(
-    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Ansatz, params: Angles, network: Network, state: Born | None = None
 ) -> Float[np.ndarray, "units n_inputs"]:
     """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
     values = (state or born(circuit, params)).marginals()
@@ -282,7 +281,7 @@ class ChosenOptions:
 
 
 def architecture(
-    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Ansatz, params: Angles, network: Network, state: Born | None = None
 ) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
     state = state or born(circuit, params)
@@ -305,7 +304,7 @@ def architectures(
 
 
 def _joint(circuit: Chain, params: Angles, sites: np.ndarray) -> jax.Array:
-    return joint_probabilities(exact_mps(circuit, params), sites)
+    return joint_probabilities(prepare_state(circuit, params), sites)
 
 
 def _chosen_options(choice: Choice, codes: AnyArray) -> ChosenOptions:

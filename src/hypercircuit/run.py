@@ -5,10 +5,12 @@ checkpoints/       parameters, optimiser and best network so far; the same comma
 history.csv        energy, gradient norm and seconds of every step (and the penalty's kl and beta)
 evaluations.csv    the energy's error and the validation accuracy at every evaluation (the training
                    accuracy, if no validation examples are held out)
-angles.npz         the trained angles, (depth, n_qubits, kinds) in radians
+angles.npz         the trained angles, (depth, n_qubits, kinds) in radians; or the parameters of a
+                   free MPS, see `FreeMPS`
 best_network.npz   the best network found: see `save_network`
 result.json        everything one compares runs by
 training.png, weights.png, architecture.png
+diagnostics.json, diagnostics.npz, entropy.png   with state.diagnostics, see `run_diagnose`
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
 from .bnn import save_network
-from .circuit import Chain, Graph, Noisy
+from .circuit import Ansatz, FreeMPS, Graph, Noisy, Truncated
 from .config import Config, ConfigError, load_config
 from .decode import (
     ChosenOptions,
@@ -54,19 +56,21 @@ from .energy import (
     Statevector,
     choose_energy,
     sampled_energy,
+    why_not_exact,
 )
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import around_state, check_route, load_compressed
 from .problem import (
     Problem,
+    bare_circuit,
     build_chain,
     build_problem,
     class_labels,
     describe_data,
     describe_preprocessing,
-    without_noise,
 )
+from .run_diagnose import describe_diagnostics, write_diagnostics
 from .state import Born, born
 from .state.born import AT_ONCE
 from .study import plot_architecture, plot_training, plot_weights, trusted_optimum
@@ -115,7 +119,7 @@ def train_run(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
         )
         report(hamiltonian.describe())
-        kind = _energy_kind(config, hamiltonian, report)
+        kind = _energy_kind(config, hamiltonian, problem.circuit, report)
         if isinstance(kind, Contraction):
             _check_budget(config, problem, hamiltonian, kind, report)
         # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
@@ -154,7 +158,9 @@ def _finished_result(folder: Path, config: Config) -> dict[str, Any] | None:
     return result if result["status"] == "finished" else None
 
 
-def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -> EnergyKind:
+def _energy_kind(
+    config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, report: Report
+) -> EnergyKind:
     """The configured strategy; `"auto"` says which one it chose and why.
 
     **Raises:** `ConfigError` for a strategy that the loss does not have.
@@ -168,7 +174,7 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
             )
         return _contraction(config)
     if settings.kind == "auto":
-        return _chosen_energy(hamiltonian, settings.samples, report)
+        return _chosen_energy(hamiltonian, circuit, settings.samples, report)
     if settings.kind == "statevector":
         check_statevector(hamiltonian.n_qubits)
     if settings.kind == "mpo":
@@ -223,7 +229,7 @@ def _check_budget(
     report: Report,
 ) -> None:
     """Report what a batch costs; refuse what training or decoding could not pay."""
-    circuit, n_examples = without_noise(problem.circuit), hamiltonian.n_examples
+    circuit, n_examples = bare_circuit(problem.circuit), hamiltonian.n_examples
     dtype = np.dtype(config.train.precision)
     size = min(config.train.batch_size or n_examples, n_examples)
     cost = kind.estimate(hamiltonian, circuit, batch_size=size, dtype=dtype)
@@ -234,15 +240,17 @@ def _check_budget(
     _state(config, circuit, params).check(side_by_side)
 
 
-def _state(config: Config, circuit: Chain | Graph, params: Angles) -> Born:
+def _state(config: Config, circuit: Ansatz, params: Angles) -> Born:
     contraction = _contraction(config)
     return born(circuit, params, budget=contraction.budget, search=contraction.search)
 
 
-def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
+def _chosen_energy(
+    hamiltonian: LossHamiltonian, circuit: Ansatz, n_samples: int, report: Report
+) -> EnergyKind:
     """`energy.kind = "auto"`: what is possible, and the sentence that says why."""
-    unseparable = isinstance(hamiltonian.terms, NoTerms)
-    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if unseparable else None)
+    sampled = why_not_exact(hamiltonian, circuit) is not None
+    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if sampled else None, circuit)
     report(f"energy {why}")
     return kind
 
@@ -265,15 +273,9 @@ def _train(
         scale=config.circuit.init_scale,
         dtype=np.dtype(settings.precision),
     )
-    ansatz = f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
-    if isinstance(circuit, Graph):
-        ansatz = f"{circuit.describe()}, on {hamiltonian.n_qubits} qubits"
-    else:
-        ansatz += f"{circuit.max_bond}"
-    if isinstance(circuit, Noisy):
-        ansatz += f", with {circuit.noise.describe()}"
     report(
-        f"{ansatz}, {params.size} angles; energy {kind.name}, "
+        f"{_described(circuit, hamiltonian.n_qubits)}, {params.size} parameters; "
+        f"energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
     trained = train(
@@ -300,6 +302,20 @@ def _train(
         angles = np.asarray(trained.params)
         write_atomically(folder / "angles.npz", lambda file: np.savez(file, angles=angles))
     return trained
+
+
+def _described(circuit: Ansatz, n_qubits: int) -> str:
+    """The ansatz and its state in words."""
+    if isinstance(circuit, Graph):
+        return f"{circuit.describe()}, on {n_qubits} qubits"
+    if isinstance(circuit, FreeMPS):
+        return f"free MPS of bond {circuit.max_bond} on {n_qubits} qubits"
+    brickwork = f"brickwork of depth {circuit.depth} on {n_qubits} qubits"
+    if isinstance(circuit, Truncated):
+        exact = circuit.circuit.max_bond
+        return f"{brickwork}: truncated to bond {circuit.max_bond} of {exact}"
+    noise = f", with {circuit.noise.describe()}" if isinstance(circuit, Noisy) else ""
+    return f"{brickwork}: exact bond {circuit.max_bond}{noise}"
 
 
 def _optimiser(config: Config) -> optax.GradientTransformation | LBFGS:
@@ -343,7 +359,8 @@ def _training_result(
         "status": trained.status,
         "message": trained.message,
         "n_qubits": hamiltonian.n_qubits,
-        "depth": problem.circuit.depth,
+        "ansatz": type(problem.circuit).__name__,
+        "depth": None if isinstance(problem.circuit, FreeMPS) else problem.circuit.depth,
         "max_bond": None if isinstance(problem.circuit, Graph) else problem.circuit.max_bond,
         "noise": _rates(problem.circuit),
         "n_parameters": int(np.size(trained.params)),
@@ -442,6 +459,9 @@ def _decode_run(
             if len(each.probabilities) > 1
         }
     _plot_run(problem, trained, result, choices, folder, state)
+    if config.state.diagnostics:
+        result["diagnostics"] = _diagnose(config, hamiltonian, circuit, params, folder)
+        report(describe_diagnostics(result["diagnostics"]))
     return result
 
 
@@ -469,10 +489,37 @@ def _classical(
     return found.to_dict()
 
 
+def _diagnose(
+    config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, params: Angles, folder: Path
+) -> dict[str, Any]:
+    n_examples, seed = config.energy.check_examples, config.train.seed
+    return write_diagnostics(folder, hamiltonian, circuit, params, n_examples=n_examples, seed=seed)
+
+
+def diagnose_run(folder: str | os.PathLike[str], *, report: Report = print) -> dict[str, Any]:
+    """Diagnose the trained state of a run and write the files into its folder.
+
+    **Raises:** `ConfigError` for a folder without a trained state; `ValueError` for a graph.
+    """
+    folder = Path(folder)
+    config = run_config(folder, [])
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        angles = arrays["angles"]
+    with jax.enable_x64(angles.dtype == np.float64):
+        problem = build_problem(config)
+        hamiltonian = compile_loss(
+            problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+        )
+        params = jax.numpy.asarray(angles)
+        numbers = _diagnose(config, hamiltonian, problem.circuit, params, folder)
+    report(describe_diagnostics(numbers))
+    return numbers
+
+
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     params: Angles,
     folder: Path,
     report: Report,
@@ -487,9 +534,11 @@ def _final_energy(
     begun = time.perf_counter()
     error = None
     chain: Any = circuit
-    if isinstance(hamiltonian.terms, NoTerms):
+    reason = why_not_exact(hamiltonian, circuit)
+    if reason is not None and config.energy.kind != "statevector":
         report(
-            f"now the energy of {n_examples} examples, from {config.decode.energy_samples} samples"
+            f"now the energy of {n_examples} examples, from {config.decode.energy_samples} "
+            f"samples: {reason}"
         )
         key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
         n_samples = config.decode.energy_samples
@@ -520,9 +569,19 @@ def _final_energy(
     return {
         "energy": energy,
         "energy_standard_error": error,
+        "energy_state": _energy_state(circuit),
         "energy_examples": n_examples,
         "energy_seconds": time.perf_counter() - begun,
     }
+
+
+def _energy_state(circuit: Ansatz) -> str:
+    """Which state the final energy belongs to."""
+    if isinstance(circuit, Truncated):
+        return f"the circuit's state truncated to bond {circuit.max_bond}, normalised"
+    if isinstance(circuit, FreeMPS):
+        return f"the matrix product state of bond {circuit.max_bond} itself"
+    return "the circuit's exact state"
 
 
 def _interrupted(stop: StopSignals, when: str) -> dict[str, Any]:
@@ -616,9 +675,10 @@ def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
     with np.load(expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
     with jax.enable_x64(angles.dtype == np.float64):
-        circuit: Chain | Graph = build_chain(config, config.circuit.depth, angles.shape[1])
         if config.circuit.ansatz == "graph":
             circuit = build_problem(config).circuit
+        else:
+            circuit = build_chain(config, angles.shape[1])
         yield _state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]
 
 
@@ -704,7 +764,7 @@ def expect(file: Path) -> Path:
     return file
 
 
-def _rates(circuit: Chain | Graph) -> dict[str, float] | None:
+def _rates(circuit: Ansatz) -> dict[str, float] | None:
     """The probabilities of errors, None without any."""
     if not isinstance(circuit, Noisy):
         return None

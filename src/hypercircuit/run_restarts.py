@@ -177,6 +177,11 @@ def _refuse_unused(config: Config) -> None:
             f"restarts minimise the statevector energy, got energy.kind={config.energy.kind!r}; "
             "set energy.kind='statevector' and train.batch_size=0"
         )
+    if config.state.engine != "exact":
+        raise ConfigError(
+            f"restarts take exact states, got state.engine={config.state.engine!r}; set "
+            "state.engine='exact'"
+        )
     if config.circuit.ansatz != "brickwork":
         raise ConfigError(
             f"restarts take chains, got circuit.ansatz={config.circuit.ansatz!r}; set "

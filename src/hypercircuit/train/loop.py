@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from .._types import Angles, AnyArray
-from ..circuit import Chain, Graph, Noisy
+from ..circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noisy
 from ..data import Dataset
 from ..energy import (
     MPO,
@@ -31,7 +31,7 @@ from ..energy import (
     Sampled,
 )
 from ..hamiltonian import LossHamiltonian
-from ..state import Born, born, exact_mps, most_likely
+from ..state import Born, born, most_likely, prepare_state
 from .check import EnergyCheck, MPOCheck, PenaltyCheck, needs_check
 from .checkpoint import load_latest_checkpoint, save_checkpoint
 from .history import History
@@ -110,7 +110,7 @@ class Schedule:
 
 def train(
     hamiltonian: LossHamiltonian,
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     *,
     energy: EnergyKind,
     optimiser: optax.GradientTransformation | LBFGS,
@@ -122,7 +122,7 @@ def train(
     folder: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Minimise the energy of `hamiltonian`, or energy and penalty, over the circuit's angles.
+    """Minimise the energy of `hamiltonian`, or energy and penalty, over the ansatz's parameters.
 
     The order of the examples and all random draws are functions of `seed` and the step alone, and
     everything else that the next step needs is in the checkpoint, so that a resumed run continues
@@ -295,7 +295,7 @@ class _Loop:
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Chain | Graph,
+        circuit: Ansatz,
         energy: EnergyKind,
         penalty: KLPenalty | None,
         optimiser: optax.GradientTransformation | LBFGS,
@@ -337,8 +337,8 @@ class _Loop:
             "seed": seed,
             "data": hamiltonian.data.fingerprint,
             "batch_size": self.batch_size,
-            "depth": circuit.depth,
-            "rotations": circuit.rotations,
+            "depth": None if isinstance(circuit, FreeMPS) else circuit.depth,
+            "rotations": None if isinstance(circuit, FreeMPS) else circuit.rotations,
             "loss": hamiltonian.loss.name,
             "network": repr(hamiltonian.network),
         }
@@ -346,6 +346,8 @@ class _Loop:
             self.identity["graph"] = repr(circuit)
         if isinstance(circuit, Noisy):
             self.identity["noise"] = repr(circuit.noise)
+        elif not isinstance(circuit, (Graph, Brickwork)):
+            self.identity["state"] = repr(circuit)
         if isinstance(optimiser, LBFGS) and (
             self.batch_size < n_examples or isinstance(energy, Sampled) or penalty is not None
         ):
@@ -563,15 +565,15 @@ def _non_finite(step: int, energy: float, gradient_norm: float) -> str:
 
 @eqx.filter_jit
 def _likeliest(circuit: Chain, params: Angles) -> tuple[jax.Array, jax.Array]:
-    return most_likely(exact_mps(circuit, params), _BEAM)
+    return most_likely(prepare_state(circuit, params), _BEAM)
 
 
-def _born(circuit: Chain | Graph, energy: Contraction, params: Angles) -> Born:
+def _born(circuit: Ansatz, energy: Contraction, params: Angles) -> Born:
     return born(circuit, params, budget=energy.budget, search=energy.search)
 
 
 def _likeliest_of_graph(
-    circuit: Chain | Graph, energy: Contraction, params: Angles
+    circuit: Ansatz, energy: Contraction, params: Angles
 ) -> tuple[np.ndarray, np.ndarray]:
     """Not compiled as a whole: what is compiled is kept by the circuit's contractions."""
     bits, logs = _born(circuit, energy, params).most_likely(_BEAM)

@@ -32,7 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._files import write_atomically
 from .._precision import check_precision
 from .._types import Angles
-from ..circuit import Chain, Noisy
+from ..circuit import ExactChain, Noisy
 from ..energy import Batch, EnergyKind, PreparedEnergy, Sampled, Statevector
 from ..hamiltonian import LossHamiltonian
 from .interrupt import StopSignals
@@ -79,7 +79,7 @@ class RestartResult:
 
 def restarts(
     hamiltonian: LossHamiltonian,
-    circuit: Chain,
+    circuit: ExactChain,
     *,
     energy: EnergyKind | None = None,
     optimiser: optax.GradientTransformation | None = None,
