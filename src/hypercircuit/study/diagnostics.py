@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from .._types import Angles
-from ..circuit import Ansatz, Chain, Graph, Truncated
+from ..circuit import Ansatz, Chain, Graph, Noisy, Truncated
 from ..energy import Cumulant, EnergyKind, Exact, Sampled, SampledEnergy, why_not_exact
 from ..hamiltonian import LossHamiltonian
 from ..state import ChainMPS, prepare_state
