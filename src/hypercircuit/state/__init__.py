@@ -1,4 +1,4 @@
-"""What the circuit makes: the exact and the truncated MPS, its Born distribution, samples and moments."""
+"""What the circuit makes: exact and truncated MPS, Born distribution, samples and moments."""
 
 from .born import (
     Born as Born,
