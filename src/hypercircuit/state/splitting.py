@@ -39,7 +39,7 @@ from jaxtyping import Array, Float, Inexact, Int
 
 #: Widths of the broadened differences, in roundings of the largest singular value.
 _WIDTH = 100
-Matrices = Inexact[Array, "*batch rows columns"]
+Matrices = Inexact[Array, "*batch _ _"]
 
 
 def adjoint(matrix: jax.Array) -> jax.Array:
