@@ -35,11 +35,11 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 
 #: Widths of the broadened differences, in roundings of the largest singular value.
 _WIDTH = 100
-Matrices = Inexact[Array, "*batch rows columns"]
+Matrices = Inexact[Array, "*batch _ _"]
 
 
 def adjoint(matrix: jax.Array) -> jax.Array:
@@ -47,16 +47,17 @@ def adjoint(matrix: jax.Array) -> jax.Array:
     return jnp.swapaxes(matrix, -1, -2).conj()
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def truncate(
-    matrix: Matrices, max_bond: int, cutoff: float
+    matrix: Matrices, rank: Int[Array, "*batch"], max_bond: int, cutoff: float
 ) -> tuple[Matrices, Matrices, Matrices, Float[Array, "*batch"]]:
-    """The best approximation A C of rank `max_bond` at most, A an isometry.
+    """The best approximation A C of a bounded rank, A an isometry.
 
     **Arguments:**
 
     - `matrix`: (..., rows, columns), square and not zero.
-    - `max_bond`: at most the number of rows.
+    - `rank`: how many singular values to keep at most (...), up to `max_bond`.
+    - `max_bond`: columns of A and rows of C, at most the number of rows of the matrix.
     - `cutoff`: singular values whose square is below this share of the sum of squares are dropped
       as well: their columns of A and rows of C are zero. The largest always stays.
 
@@ -64,26 +65,26 @@ def truncate(
     (..., max_bond, columns), a constant to the gradient; and the share of the squared norm thrown
     away (...), a constant as well.
     """
-    return _truncate_forward(matrix, max_bond, cutoff)[0]
+    return _truncate_forward(matrix, rank, max_bond, cutoff)[0]
 
 
-def _truncate_forward(matrix: jax.Array, max_bond: int, cutoff: float) -> tuple:
+def _truncate_forward(matrix: jax.Array, rank: jax.Array, max_bond: int, cutoff: float) -> tuple:
     left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
-    kept = _kept(values, max_bond, cutoff)
+    kept = _kept(values, rank, cutoff)
     squares = values**2
     weight = jnp.sum(jnp.where(kept, 0, squares), -1) / jnp.sum(squares, -1)
     shown = kept[..., :max_bond]
     isometry = left[..., :, :max_bond] * shown[..., None, :]
     constant = right[..., :max_bond, :] * shown[..., :, None]
     rest = values[..., :max_bond, None] * constant
-    return (isometry, rest, constant, weight), (left, values, right)
+    return (isometry, rest, constant, weight), (left, values, right, rank)
 
 
 def _truncate_backward(max_bond: int, cutoff: float, factors: tuple, given: tuple) -> tuple:
-    left, values, right = factors
+    left, values, right, rank = factors
     # JAX pairs a cotangent with a tangent without conjugation, the formulas here with it.
     of_isometry, of_rest = given[0].conj(), given[1].conj()
-    kept = _kept(values, max_bond, cutoff)
+    kept = _kept(values, rank, cutoff)
     shown = kept[..., :max_bond]
     pairs = ~kept[..., :, None] & shown[..., None, :]
     s_kept, s_all = values[..., None, :max_bond], values[..., :, None]
@@ -97,7 +98,7 @@ def _truncate_backward(max_bond: int, cutoff: float, factors: tuple, given: tupl
     isometry = left_kept * shown[..., None, :]
     found = isometry @ of_rest + left @ (direct @ right[..., :max_bond, :])
     found = found + left_kept @ (adjoint(mirrored) @ right)
-    return (found.conj(),)
+    return found.conj(), None
 
 
 truncate.defvjp(_truncate_forward, _truncate_backward)
@@ -141,11 +142,11 @@ def without_scale(matrix: Matrices) -> Matrices:
     return matrix / lax.stop_gradient(jnp.sqrt(squares))
 
 
-def _kept(values: jax.Array, max_bond: int, cutoff: float) -> jax.Array:
+def _kept(values: jax.Array, rank: jax.Array, cutoff: float) -> jax.Array:
     squares = values**2
     large = squares >= cutoff * jnp.sum(squares, -1, keepdims=True)
     position = jnp.arange(values.shape[-1])
-    return (position < max_bond) & (large | (position == 0))
+    return (position < rank[..., None]) & (large | (position == 0))
 
 
 def _floor(values: jax.Array) -> jax.Array:

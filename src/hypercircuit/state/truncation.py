@@ -92,7 +92,9 @@ class Sweep(TruncationScheme):
             joined = jnp.einsum("xsm,mtr->xstr", joined, second)
             joined = jnp.where(pair, _cx(joined, backward), joined)
             matrix = joined.reshape(2 * bond, 2 * bond)
-            isometry, rest, _, discarded = truncate(without_scale(matrix), bond, cutoff)
+            isometry, rest, _, discarded = truncate(
+                without_scale(matrix), _rank(pair, bond), bond, cutoff
+            )
             tall = without_scale(rest.reshape(2 * bond, bond))
             moved, centre = move(tall)
             pieces = jnp.stack([isometry.reshape(bond, 2, bond), moved.reshape(bond, 2, bond)])
@@ -135,7 +137,9 @@ class Parallel(TruncationScheme):
             joined = jnp.where(has_pair[:, None, None, None, None], _cx(joined, False), joined)
             weighted = jnp.einsum("nxl,nlstr->nxstr", centres, joined)
             matrices = without_scale(weighted.reshape(-1, 2 * bond, 2 * bond))
-            isometry, rest, constant, discarded = truncate(adjoint(matrices), bond, cutoff)
+            isometry, rest, constant, discarded = truncate(
+                adjoint(matrices), _rank(has_pair, bond), bond, cutoff
+            )
             # Only C^H C of a centre matters: a constant isometry makes it square again.
             inner = adjoint(without_scale(rest @ lax.stop_gradient(adjoint(constant))))
             first = joined.reshape(-1, 2 * bond, 2 * bond) @ isometry
@@ -167,6 +171,11 @@ def _to_cells(chain: jax.Array, start: jax.Array) -> tuple[jax.Array, jax.Array]
     first = 2 * jnp.arange(n_cells) - start
     has_pair = (first >= 0) & (first + 1 < n_sites)
     return padded.reshape(n_cells, 2, bond, 2, bond), has_pair
+
+
+def _rank(has_pair: jax.Array, bond: int) -> jax.Array:
+    """A bond to an idle site is cut off with it: nothing, no derivative either, may leave by it."""
+    return jnp.where(has_pair, bond, 1)
 
 
 def _from_cells(cells: jax.Array, start: jax.Array, n_sites: int) -> jax.Array:
