@@ -689,6 +689,8 @@ def summary(result: dict[str, Any]) -> str:
         error = f"+- {result['energy_standard_error']:.2g}, {result['energy_examples']} examples"
     elif result["spectral_error"] > 0:
         error += f", spectral error at most {result['spectral_error']:.1e}"
+    if "bond" in result.get("energy_state", ""):
+        error += f", of {result['energy_state']}"
     accuracies = [
         f"{100 * result[f'{part}_accuracy']:.2f} % {part}"
         for part in ("train", "validation", "test")

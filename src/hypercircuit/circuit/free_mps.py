@@ -140,19 +140,19 @@ def _factorised(matrices: jax.Array, used: jax.Array) -> tuple[jax.Array, jax.Ar
     epsilon = jnp.finfo(matrices.dtype).eps
     eye = jnp.eye(n_rows, dtype=matrices.dtype)
     idle = jnp.where(used[:, :, None], 0, eye)
-    # The longest row to length one: what follows is then free of over- and underflow.
-    longest = jnp.sqrt(jnp.square(jnp.abs(matrices)).sum(2).max(1))[:, None, None]
-    longest = jnp.where(longest > 0, longest, 1)
-    rows, total = matrices / longest, None
+    # The largest entry to one: what follows is then free of over- and underflow.
+    largest = jnp.abs(matrices).max((1, 2))[:, None, None]
+    largest = jnp.where(largest > 0, largest, 1)
+    rows, total = matrices / largest, None
     for number in range(_PASSES):
         gram = jnp.einsum("nlc,nmc->nlm", rows, rows.conj()) + idle
         if number == 0:
-            gram = gram + 10 * n_rows * epsilon * eye
+            gram = gram + 10 * matrices.shape[2] * epsilon * eye
         lower = jnp.linalg.cholesky(gram)
         rows = jax.scipy.linalg.solve_triangular(lower, rows, lower=True)
         total = lower if total is None else total @ lower
     assert total is not None
-    return rows, total * longest
+    return rows, total * largest
 
 
 def _orthonormal_forward(matrices: jax.Array, used: jax.Array) -> tuple[jax.Array, tuple]:
