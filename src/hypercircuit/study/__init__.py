@@ -70,4 +70,5 @@ from .table import flatten as flatten, tidy as tidy, write_table as write_table
 from .trusted_search import (
     TrustedMinimum as TrustedMinimum,
     minimise_trusted as minimise_trusted,
+    unlikeliness as unlikeliness,
 )

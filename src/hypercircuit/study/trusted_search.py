@@ -90,7 +90,11 @@ def minimise_trusted(
         raise ValueError("starts must hold at least one network, got none")
     if max_rounds < 1:
         raise ValueError(f"max_rounds must be at least 1, got {max_rounds}")
-    penalty = _penalty(probabilities, mpo.n_sites)
+    if len(probabilities) != mpo.n_sites:
+        raise ValueError(
+            f"probabilities must be one per site ({mpo.n_sites}), got {len(probabilities)}"
+        )
+    penalty = unlikeliness(probabilities)
     values, true = mpo.values(starts), np.asarray(losses(starts), np.float64)
     spread = float(penalty.values(starts).std()) or 1.0
     strength = _FIRST * (float(values.std()) or float(np.abs(values).max()) or 1.0) / spread
@@ -125,10 +129,16 @@ def minimise_trusted(
     )
 
 
-def _penalty(probabilities: np.ndarray, n_sites: int) -> DiagonalMPO:
-    """How much less likely bits are than the likeliest, in nats."""
-    logs = np.log(metric_weights(probabilities, n_sites))
+def unlikeliness(probabilities: Float[np.ndarray, " n_sites"]) -> DiagonalMPO:
+    """How much less likely bits are than the likeliest ones of a product distribution, in nats.
+
+    An operator of bond dimension 2.
+
+    **Arguments:**
+
+    - `probabilities`: that each bit is 1; those within 1e-6 of 0 or 1 count as that far away.
+    """
+    logs = np.log(metric_weights(probabilities, len(probabilities)))
     costs = logs.max(1, keepdims=True) - logs
-    return additive(
-        [(site, DiagonalMPO((cost[None, :, None],))) for site, cost in enumerate(costs)], n_sites
-    )
+    parts = [(site, DiagonalMPO((cost[None, :, None],))) for site, cost in enumerate(costs)]
+    return additive(parts, len(probabilities))
