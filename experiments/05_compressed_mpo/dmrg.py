@@ -3,7 +3,7 @@
     python experiments/05_compressed_mpo/dmrg.py COMPILED RUN [OUT.json]
 
 The operators are truncated to bond 16 first. Near a state: with a penalty on bits that are unlikely
-in the trained state RUN, see `hypercircuit.study.trusted_search`, as strong as one tenth of the
+in the trained state RUN, see `hypercircuit.study.trusted_search`, as strong as ten times the
 operator's spread over samples of the state per spread of the penalty.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     for name in ("mpo_uniform", "mpo"):
         compressed = load_compressed(folder / f"{name}.npz", hamiltonian)
         (part,) = truncated(compressed, BOND)[0]
-        strength = 0.1 * float(part.mpo.values(samples).std() / spread)
+        strength = 10 * float(part.mpo.values(samples).std() / spread)
         for where, operator in (("anywhere", part.mpo), ("near", part.mpo + penalty * strength)):
             found = dmrg(operator, STATE_BOND, max_sweeps=8)
             rows.append(
