@@ -45,6 +45,7 @@ ROOMS = (
     "cli_sweep",
     "run_export",
     "run_noise",
+    "run_report",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))
