@@ -31,7 +31,7 @@ from .study.entropy import bond_entropies
 from .study.members import MemberState, member_state
 from .study.report import studies, sweeps, training
 from .study.report.html import Html, join, tag
-from .study.report.page import Page, details, facts, paragraph, preformatted, table
+from .study.report.page import Page, details, facts, grid, paragraph, preformatted, table
 from .train import History, Progress, load_latest_metadata
 
 #: What a broken file raises when it is read or understood.
@@ -248,7 +248,7 @@ def _run_page(
         )
     networks: list[Html | None] = [attempt("the scores", lambda: training.scores(result, unit))]
     if samples is not None:
-        networks.append(training.sample_histogram(page, samples, unit))
+        networks.append(grid([training.sample_histogram(page, samples, unit)]))
     page.add("Networks", *networks)
     if _trained(source) and problem is not None:
         report("now the marginals")

@@ -127,6 +127,8 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _finish(figure: Figure, axes: Axes, path: Path) -> None:
-    if axes.get_legend_handles_labels()[0]:
+    lines = len(axes.get_legend_handles_labels()[0])
+    if lines:
+        figure.set_figheight(_SIZE[1] + 0.19 * (lines - 1))
         figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
     figure.savefig(path)

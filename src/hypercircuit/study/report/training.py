@@ -182,8 +182,7 @@ def _training_energy(
             [
                 "mean ",
                 number(found["check_error"], ".2g"),
-                ", largest ",
-                number(found.get("check_error_max"), ".2g"),
+                _largest(found.get("check_error_max")),
                 f" against the reference{examples}",
             ]
         )
@@ -203,8 +202,7 @@ def _training_energy(
             [
                 "rms ",
                 number(found["mpo_rms"], ".2g"),
-                ", largest ",
-                number(found.get("mpo_max"), ".2g"),
+                _largest(found.get("mpo_max")),
                 " on samples of the state",
             ]
         )
@@ -284,6 +282,10 @@ def _classical(found: Mapping[str, Any], unit: str) -> Html | None:
         join(["true loss of the network found in the operators; accuracy: ", accuracies]),
         Errors(compression=compression, check="a search: no bound on what it missed"),
     )
+
+
+def _largest(value: float | None) -> Content:
+    return "" if value is None else join([", largest ", number(value, ".2g")])
 
 
 def _spectral(found: Mapping[str, Any]) -> Content:
