@@ -493,7 +493,7 @@ def _sweep_page(folder: Path) -> Page:
     keys = list(members[0].values) if members else []
     anchors = {row["member"]: f"member-{row['member']}" for row in rows}
     page.add("Summary", sweeps.summary(record, rows, keys))
-    page.add("Failures", sweeps.failures(rows, anchors))
+    page.add("Failed and unfinished runs", sweeps.failures(rows, anchors))
     saved = source.json("compare/comparison.json").get("settings", {})
     comparison = source.attempt(
         "no comparison",
