@@ -216,7 +216,7 @@ def _run_page(
         report("now the data, for weights and samples")
         problem = source.attempt("the data cannot be read", lambda: build_problem(config))
     page.lead = _lead(result, problem)
-    unit = str(result.get("unit") or "the loss's unit")
+    unit = training.plain(str(result.get("unit") or "the loss's unit"))
     samples = None
     if problem is not None and config is not None and settings.samples and _trained(source):
         samples = source.attempt(
@@ -417,7 +417,7 @@ def _restarts_page(source: _Folder, result: dict[str, Any]) -> Page:
         message = f"no result yet; restarts saved of {', '.join(depths)}"
     page = Page(source.name, "restarts", status, message=message, notes=source.notes)
     config = source.config()
-    unit = str(result.get("unit") or ("nats" if result.get("loss") else "the loss's unit"))
+    unit = "nats" if result.get("loss") else "the loss's unit"
     arrays = source.arrays("restarts.npz")
     attempt = source.attempt
     page.add(

@@ -23,11 +23,16 @@ NONE = Html("&ndash;")
 SPACE = "\u202f"
 
 
+def clean(words: str) -> str:
+    """The words, with a mark in place of every character that no page may hold."""
+    return _FORBIDDEN.sub("\ufffd", words)
+
+
 def text(value: object) -> Html:
     """The value as text, escaped; `Html` as it is."""
     if isinstance(value, Html):
         return value
-    return Html(html.escape(_FORBIDDEN.sub("\ufffd", str(value)), quote=True))
+    return Html(html.escape(clean(str(value)), quote=True))
 
 
 def join(parts: Iterable[object], between: str = "") -> Html:

@@ -12,6 +12,7 @@ import base64
 import io
 import re
 import tempfile
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,13 @@ def inline_svg(draw: Draw, *, name: str, label: str) -> Html:
     - `name`: unique on the page; its ids start with it.
     - `label`: what the figure shows, for those who do not see it.
     """
-    with tempfile.TemporaryDirectory() as folder, matplotlib.rc_context():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        matplotlib.rc_context(),
+        warnings.catch_warnings(),
+    ):
+        # The browser's fonts draw the text.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         matplotlib.rcParams.update({**_SETTINGS, "svg.hashsalt": name})
         file = Path(folder) / "figure.svg"
         draw(file)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from ...train import History
 from ..plots import plot_architecture
 from .curves import BLUE, GREEN, RED, draw_bars, draw_curves, draw_histogram
-from .html import Content, Html, join, number, tag
+from .html import Content, Html, clean, join, number, tag
 from .page import NOT_USED, Errors, Page, facts, grid, paragraph, result, table
 from .svg import image
 
@@ -682,7 +682,7 @@ def architecture(page: Page, found: Mapping[str, Any]) -> Html | None:
             if copies
             else np.array([[options[label] for label in labels]])
         )
-        plain = [(_plain(name), [_plain(label) for label in labels], probabilities)]
+        plain = [(plain(name), [plain(label) for label in labels], probabilities)]
         figures.append(
             page.figure(
                 functools.partial(plot_architecture, plain),
@@ -696,9 +696,9 @@ def architecture(page: Page, found: Mapping[str, Any]) -> Html | None:
     return grid(figures)
 
 
-def _plain(words: str) -> str:
-    """Words in which matplotlib sees no formula."""
-    return words.replace("$", r"\$")
+def plain(words: str) -> str:
+    """Words that matplotlib draws as they are, without formulas."""
+    return clean(words).replace("$", r"\$")
 
 
 def entanglement(
