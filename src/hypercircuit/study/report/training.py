@@ -682,10 +682,10 @@ def architecture(page: Page, found: Mapping[str, Any]) -> Html | None:
             if copies
             else np.array([[options[label] for label in labels]])
         )
-        plain = [(plain(name), [plain(label) for label in labels], probabilities)]
+        drawn = [(plain(name), [plain(label) for label in labels], probabilities)]
         figures.append(
             page.figure(
-                functools.partial(plot_architecture, plain),
+                functools.partial(plot_architecture, drawn),
                 f"Choice: {name}",
                 "Born probability of every option"
                 + (f", the mean over {len(probabilities)} neurons." if copies else "."),
