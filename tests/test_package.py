@@ -46,6 +46,7 @@ ROOMS = (
     "cli_sweep",
     "run_export",
     "run_noise",
+    "run_report",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

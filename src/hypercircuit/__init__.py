@@ -90,6 +90,7 @@ from .run_compare import ComparisonSettings as ComparisonSettings, compare_run a
 from .run_compile import compile_run as compile_run
 from .run_export import export_run as export_run
 from .run_noise import noise_run as noise_run
+from .run_report import ReportSettings as ReportSettings, report_run as report_run
 from .run_restarts import restarts_run as restarts_run
 from .run_sweep import (
     plan_sweep as plan_sweep,

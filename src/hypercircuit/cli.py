@@ -21,6 +21,7 @@ from .run import diagnose_run, evaluate_run, run_fingerprint, sample_run, train_
 from .run_compile import compile_run
 from .run_export import export_run
 from .run_noise import noise_run
+from .run_report import ReportSettings, report_run
 from .run_restarts import restarts_run
 
 
@@ -96,6 +97,27 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", metavar="FILE.npz", help="default: RUN/samples.npz")
     sample.set_defaults(run=_sample)
+
+    page = commands.add_parser("report", help="write one HTML page about a run, a study or a sweep")
+    page.add_argument("folder", metavar="RUN|SWEEP")
+    defaults = ReportSettings()
+    page.add_argument(
+        "--samples",
+        type=int,
+        default=defaults.samples,
+        metavar="N",
+        help=f"networks drawn for the histogram of losses; 0: none (default: {defaults.samples})",
+    )
+    page.add_argument(
+        "--examples",
+        type=int,
+        default=defaults.examples,
+        metavar="N",
+        help=f"training examples that they are scored on (default: {defaults.examples})",
+    )
+    page.add_argument("--seed", type=int, default=defaults.seed, help="of the draw")
+    page.add_argument("--out", metavar="FILE.html", help="default: report.html in the folder")
+    page.set_defaults(run=_page)
 
     export = commands.add_parser(
         "export", help="write the trained circuit or a network for other programs"
@@ -208,6 +230,12 @@ def _sample(options: argparse.Namespace) -> int:
         f"{options.n} networks of {bits.shape[1]} bits, log-probabilities "
         f"{log_probabilities.min():.1f} to {log_probabilities.max():.1f} nats: {path}"
     )
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    settings = ReportSettings(options.samples, options.examples, options.seed)
+    report_run(options.folder, settings, out=options.out, report=_report)
     return 0
 
 

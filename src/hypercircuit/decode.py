@@ -131,8 +131,15 @@ def score_network(
     network: Network, loss: Loss, bits: UInt8[np.ndarray, " n_qubits"], data: Dataset
 ) -> tuple[float, float]:
     """The loss and the accuracy of one network."""
-    each, _ = _evaluate(network, loss, bits[None], data, slice(0, 1))
+    each = score_networks(network, loss, bits[None], data)
     return float(each[0, 0]), float(each[0, 1])
+
+
+def score_networks(
+    network: Network, loss: Loss, bits: UInt8[np.ndarray, "n n_qubits"], data: Dataset
+) -> _Rows:
+    """The loss and the accuracy of every network."""
+    return _evaluate(network, loss, bits, data, slice(0, 1))[0]
 
 
 def _evaluate(

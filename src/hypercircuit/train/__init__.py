@@ -2,6 +2,7 @@
 
 from .checkpoint import (
     load_latest_checkpoint as load_latest_checkpoint,
+    load_latest_metadata as load_latest_metadata,
     save_checkpoint as save_checkpoint,
 )
 from .history import History as History

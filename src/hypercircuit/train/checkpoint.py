@@ -126,7 +126,24 @@ def load_latest_checkpoint(
         ValueError: the state has other leaves, shapes or dtypes than `like`, or a
             newer version of the package wrote the file.
     """
-    for step, path in sorted(_find(Path(folder)), reverse=True):
+    for path, header, arrays in _intact(Path(folder)):
+        return _unflatten(path, header["leaves"], arrays, like), _load_metadata(header, arrays)
+    return None
+
+
+def load_latest_metadata(folder: str | Path) -> dict[str, Any] | None:
+    """Read the metadata (with "step") of the latest intact checkpoint of a folder, without a state.
+
+    None, warnings and errors are those of `load_latest_checkpoint`.
+    """
+    for _, header, arrays in _intact(Path(folder)):
+        return _load_metadata(header, arrays)
+    return None
+
+
+def _intact(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, np.ndarray]]]:
+    """Path, header and arrays of every intact checkpoint, the latest first."""
+    for step, path in sorted(_find(folder), reverse=True):
         try:
             header, arrays = _read(path)
         except FileNotFoundError:
@@ -139,8 +156,7 @@ def load_latest_checkpoint(
                 stacklevel=2,
             )
             continue
-        return _unflatten(path, header["leaves"], arrays, like), _load_metadata(header, arrays)
-    return None
+        yield path, header, arrays
 
 
 # --- the state as named arrays -----------------------------------------------------------
