@@ -40,6 +40,9 @@ ROOMS = (
     "run",
     "run_restarts",
     "run_compile",
+    "run_sweep",
+    "run_compare",
+    "cli_sweep",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

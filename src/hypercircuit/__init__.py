@@ -69,8 +69,14 @@ from .hamiltonian import (
     compress_loss as compress_loss,
 )
 from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .run_compare import ComparisonSettings as ComparisonSettings, compare_run as compare_run
 from .run_compile import compile_run as compile_run
 from .run_restarts import restarts_run as restarts_run
+from .run_sweep import (
+    plan_sweep as plan_sweep,
+    resume_sweep as resume_sweep,
+    write_sweep as write_sweep,
+)
 from .state import (
     Born as Born,
     ExactMPS as ExactMPS,
@@ -83,13 +89,17 @@ from .state import (
     sample as sample,
 )
 from .study import (
+    Axis as Axis,
+    Extrapolation as Extrapolation,
     GroundState as GroundState,
     LossHistogram as LossHistogram,
     Success as Success,
     TrustedMinimum as TrustedMinimum,
+    extrapolate as extrapolate,
     loss_histogram as loss_histogram,
     minimise as minimise,
     minimise_trusted as minimise_trusted,
+    parse_axis as parse_axis,
     pauli_coefficients as pauli_coefficients,
     pauli_weights as pauli_weights,
     success_probability as success_probability,

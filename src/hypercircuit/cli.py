@@ -1,4 +1,4 @@
-"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample``.
+"""The command line: ``train | restarts | compile | sweep | compare | evaluate | sample``.
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
 """
@@ -14,17 +14,20 @@ import jax
 import numpy as np
 
 from ._files import write_atomically
+from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
 from .config import load_config
 from .run import evaluate_run, sample_run, train_run
 from .run_compile import compile_run
 from .run_restarts import restarts_run
 
-INTERRUPTED = 75
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    words = spell_out(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    if not getattr(options, "computes", True):
+        # An accelerator's memory belongs to the processes that this one starts.
+        jax.config.update("jax_platforms", "cpu")
     try:
         return options.run(options)
     except (ValueError, OSError) as error:
@@ -76,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         "--state", metavar="RUN", help="a finished run: its trained state weighs and tests errors"
     )
     compile_.set_defaults(run=_compile)
+
+    add_sweep_commands(commands)
 
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")

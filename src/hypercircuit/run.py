@@ -615,10 +615,25 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def package_versions() -> dict[str, str]:
+    """The versions that a result depends on; occupies no device."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return found | {"python": platform.python_version()}
+
+
 def versions() -> dict[str, str]:
     """The versions that a result depends on, and the device it was made on."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return found | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
+    return package_versions() | {"device": jax.devices()[0].device_kind}
+
+
+def check_settings(config: Config) -> None:
+    """Refuse what training would refuse before it reads any data.
+
+    **Raises:** `ValueError` for an optimiser or a schedule that optax does not have, or their
+    options.
+    """
+    _optimiser(config)
+    _penalty(config)
 
 
 def refuse_another(folder: Path, config: Config) -> None:

@@ -1,8 +1,29 @@
-"""Looking at results: figures, success probabilities, spectra, errors, classical optima."""
+"""Looking at results: sweeps, comparisons, figures, spectra, errors, classical optima."""
 
+from .aggregate import (
+    Convergence as Convergence,
+    Group as Group,
+    Summary as Summary,
+    check_convergence as check_convergence,
+    extrapolate_groups as extrapolate_groups,
+    find_minima as find_minima,
+    make_groups as make_groups,
+)
 from .bit_search import Improved as Improved, beam_search as beam_search, improve as improve
+from .comparison_plots import (
+    plot_against as plot_against,
+    plot_extrapolation as plot_extrapolation,
+)
 from .dmrg import DMRGResult as DMRGResult, dmrg as dmrg, dmrg_bytes as dmrg_bytes
+from .extrapolate import Extrapolation as Extrapolation, extrapolate as extrapolate
+from .grid import Axis as Axis, combine as combine, parse_axis as parse_axis
 from .ground_state import GroundState as GroundState, minimise as minimise
+from .members import (
+    MemberBusy as MemberBusy,
+    MemberLock as MemberLock,
+    MemberState as MemberState,
+    member_state as member_state,
+)
 from .operator_plots import (
     plot_bond_profile as plot_bond_profile,
     plot_error_against_bond as plot_error_against_bond,
@@ -29,6 +50,7 @@ from .plots import (
     plot_training as plot_training,
     plot_weights as plot_weights,
 )
+from .pool import Job as Job, JobEnd as JobEnd, run_pool as run_pool
 from .spectrum import pauli_coefficients as pauli_coefficients, pauli_weights as pauli_weights
 from .success import (
     LossHistogram as LossHistogram,
@@ -36,6 +58,7 @@ from .success import (
     loss_histogram as loss_histogram,
     success_probability as success_probability,
 )
+from .table import flatten as flatten, tidy as tidy, write_table as write_table
 from .trusted_search import (
     TrustedMinimum as TrustedMinimum,
     minimise_trusted as minimise_trusted,

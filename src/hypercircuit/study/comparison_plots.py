@@ -1,0 +1,249 @@
+"""Figures of a comparison: quantities against a setting, and lines to discarded weight zero."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .extrapolate import Extrapolation
+
+#: Title, column, label of the axis, and factor of the panels of `plot_against`, in their order.
+PANELS = (
+    ("Energy", "energy", "{unit} per example", 1.0),
+    ("Best network's loss", "best_loss", "{unit} per example", 1.0),
+    ("Test accuracy", "test_accuracy", "%", 100.0),
+    ("Success", "success", "% of runs", 100.0),
+    ("Discarded weight", "discarded_weight", "squared norm", 1.0),
+    ("Largest entanglement entropy", "entropy_max", "nats", 1.0),
+    ("Training time", "seconds", "seconds", 1.0),
+)
+#: Quantities over decades, drawn by medians and quartiles on logarithmic axes.
+_SKEWED = ("discarded_weight", "seconds")
+_GREY = "0.45"
+
+
+def plot_against(
+    key: str,
+    rows: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    unit: str,
+    distance: float,
+) -> None:
+    """Every quantity that a comparison has, against one setting, a curve per other settings.
+
+    Means with standard errors; medians with quartiles of discarded weights and seconds, on
+    logarithmic axes; exact intervals of probabilities. The product state is grey and dashed.
+
+    **Arguments:**
+
+    - `rows`: of `comparison.json`: `settings`, and a summary under the name of every quantity.
+    - `distance`: of a success from the minimum.
+    """
+    shown = [panel for panel in PANELS if any(row.get(panel[1]) for row in rows)]
+    columns = min(3, len(shown))
+    bands = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * bands + 0.7), layout="constrained")
+    panels = figure.subplots(bands, columns, squeeze=False).ravel()
+    curves = _curves(key, rows)
+    values = list(dict.fromkeys(row["settings"][key] for row in rows))
+    numeric = all(isinstance(value, (int, float)) for value in values)
+    place = {value: (value if numeric else at) for at, value in enumerate(values)}
+    spread = _spread(values, numeric, len(curves))
+    for axes, (title, name, label, factor) in zip(panels, shown, strict=False):
+        for number, (_, color, style, points) in enumerate(curves):
+            found = [row for row in points if row.get(name)]
+            if not found:
+                continue
+            x = spread(np.array([place[row["settings"][key]] for row in found], float), number)
+            summaries = [row[name] for row in found]
+            _draw(axes, x, summaries, factor, color, style, quartiles=name in _SKEWED)
+        if name == "success":
+            title = f"Success: within {distance:g} of the minimum"
+            axes.set_ylim(-4, 104)
+        if name in _SKEWED:
+            label += _logarithmic(axes, [row[name]["median"] for row in rows if row.get(name)])
+        axes.set(title=title, xlabel=key, ylabel=label.format(unit=unit))
+        _ticks(axes, values, numeric)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    handles = [
+        matplotlib.lines.Line2D([], [], color=color, ls=style, marker="o", ms=4, label=words)
+        for words, color, style, _ in curves
+        if words
+    ]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside upper center",
+            ncols=min(len(handles), 2 * columns),
+            frameon=False,
+            fontsize=9,
+        )
+    figure.savefig(path, dpi=130)
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Settings as a curve is called: `depth 4, learning_rate 0.1`."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
+
+
+def _curves(
+    key: str, rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Any, str, list[Mapping[str, Any]]]]:
+    """Name, colour, line and points of every curve."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        rest = {name: value for name, value in row["settings"].items() if name != key}
+        words = in_words(rest)
+        if rest.get("circuit.depth") == 1:
+            words += " (product state)"
+        found.setdefault(words, []).append(row)
+    entangled = [words for words in found if not words.endswith("(product state)")]
+    shades = np.linspace(0.1, 0.85, max(1, len(entangled)))
+    colors = dict(zip(entangled, matplotlib.colormaps["viridis"](shades), strict=True))
+    return [
+        (words, colors.get(words, _GREY), "-" if words in colors else "--", points)
+        for words, points in found.items()
+    ]
+
+
+def _spread(values: Sequence[Any], numeric: bool, n_curves: int) -> Any:
+    """A function that moves the points of a curve aside a little, so that bars do not overlap."""
+    offsets = (np.arange(n_curves) - (n_curves - 1) / 2) * 0.02
+    if numeric and _is_logarithmic(values):
+        return lambda x, number: x * 2 ** (1.5 * offsets[number])
+    step = np.diff(np.sort(np.array(values, float))).min() if numeric and len(values) > 1 else 1.0
+    return lambda x, number: x + step * offsets[number]
+
+
+def _draw(
+    axes: Axes,
+    x: np.ndarray,
+    points: Sequence[Mapping[str, Any]],
+    factor: float,
+    color: Any,
+    style: str,
+    *,
+    quartiles: bool,
+) -> None:
+    """One curve with its bars; `quartiles` draws medians and quartiles in place of means."""
+    if "probability" in points[0]:
+        middle = np.array([point["probability"] for point in points])
+        low, high = (np.array([point[end] for point in points]) for end in ("low", "high"))
+    elif quartiles:
+        middle, low, high = (
+            np.array([point[name] for point in points]) for name in ("median", "low", "high")
+        )
+    else:
+        middle = np.array([point["mean"] for point in points])
+        error = np.array([point["standard_error"] or 0 for point in points])
+        low, high = middle - error, middle + error
+    axes.errorbar(
+        x,
+        factor * middle,
+        yerr=factor * np.stack([middle - low, high - middle]).clip(0),
+        color=color,
+        ls=style,
+        marker="o",
+        ms=4,
+        lw=1.2,
+        capsize=2,
+    )
+
+
+def _is_logarithmic(values: Sequence[Any]) -> bool:
+    return min(values) > 0 and max(values) / min(values) >= 8
+
+
+def _logarithmic(axes: Axes, values: Sequence[float]) -> str:
+    """Make the values' axis logarithmic if one is above 0; returns a note on those that are not."""
+    if not any(value > 0 for value in values):
+        return ""
+    axes.set_yscale("log", nonpositive="mask")
+    return "" if all(value > 0 for value in values) else " (0 not drawn)"
+
+
+def _ticks(axes: Axes, values: Sequence[Any], numeric: bool) -> None:
+    if not numeric:
+        axes.set_xticks(range(len(values)), [str(value) for value in values])
+        return
+    if _is_logarithmic(values):
+        axes.set_xscale("log", base=2)
+    if len(values) <= 12:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def plot_extrapolation(
+    series: Sequence[tuple[str, Sequence[Mapping[str, Any]], Extrapolation]],
+    path: str | os.PathLike[str],
+    *,
+    unit: str,
+) -> None:
+    """Energies against discarded weight, and the fitted lines down to zero, a panel per series.
+
+    Discarded weights over twice the largest one that is fitted are not drawn.
+
+    **Arguments:**
+
+    - `series`: name, rows of `comparison.json` with `energy` and `discarded_weight`, and the fit.
+    """
+    columns = min(3, len(series))
+    bands = -(-len(series) // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.6 * bands), layout="constrained")
+    panels = figure.subplots(bands, columns, squeeze=False).ravel()
+    for axes, (words, rows, fit) in zip(panels, series, strict=False):
+        fitted = sorted(rows, key=lambda row: row["discarded_weight"]["mean"])
+        weights = np.array([row["discarded_weight"]["mean"] for row in fitted])
+        energies = np.array([row["energy"]["mean"] for row in fitted])
+        errors = np.array([row["energy"]["standard_error"] or 0 for row in fitted])
+        used = np.arange(len(fitted)) < fit.n_points
+        near = weights <= 2 * weights[used].max()  # the others would squeeze the line together
+        for chosen, color, label in (
+            (used, "#1f5fa8", "fitted"),
+            (near & ~used, "0.6", "not fitted"),
+        ):
+            if chosen.any():
+                axes.errorbar(
+                    weights[chosen],
+                    energies[chosen],
+                    yerr=errors[chosen],
+                    fmt="o",
+                    ms=4,
+                    capsize=2,
+                    color=color,
+                    label=label,
+                )
+        line = np.array([0, weights[used].max()])
+        axes.plot(line, fit.energy + fit.slope * line, color="#1f5fa8", lw=1)
+        axes.errorbar(
+            [0],
+            [fit.energy],
+            yerr=[[fit.energy - fit.low], [fit.high - fit.energy]],
+            fmt="D",
+            ms=5,
+            capsize=4,
+            color="#d1495b",
+            label=f"limit and {100 * fit.confidence:.0f} % interval",
+        )
+        axes.set(
+            title=words or "all runs",
+            xlabel="discarded weight (squared norm)",
+            ylabel=f"energy ({unit} per example)",
+        )
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 3))
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(series) :]:
+        axes.set_axis_off()
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,214 @@
+"""A member of a sweep: a run folder that tells by itself how far the run is.
+
+config.toml   what to run, resolved; written before any member starts
+member.lock   locked by the process that runs the member, for as long as it lives
+attempt.json  that process: attempt, host, pid, time of its start
+outcome.json  how the attempt ended, if there was time to say: status, message, seconds
+log.txt       what all the attempts printed
+result.json   and the other files of a run, see `hypercircuit.run`
+
+A status is read from these files alone, on any node, and nothing else keeps one:
+
+| status | files |
+|---|---|
+| finished | `result.json` says so |
+| running | the lock is held |
+| interrupted, failed, killed, non-finite | `outcome.json` says so; without any attempt |
+| | `result.json` of a `hypercircuit train` in the folder |
+| killed | an attempt without an outcome |
+| waiting | none of these |
+
+The kernel gives the lock back however its process ends, also on another node of a cluster, if the
+file system has locks (NFS does).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .._files import write_text
+
+#: Statuses of members whose run has an answer: they are not run again.
+ENDED = ("finished", "non-finite")
+STATUSES = ("finished", "running", "waiting", "interrupted", "non-finite", "failed", "killed")
+_TRIES, _PAUSE = 20, 0.1
+
+
+class MemberBusy(ValueError):
+    """Another process runs the member."""
+
+
+@dataclass(frozen=True)
+class MemberState:
+    """What the files of a member say.
+
+    **Attributes:**
+
+    - `status`: one of `STATUSES`.
+    - `message`: why it is not finished, in one or a few lines; may be empty.
+    - `attempts`: how often it was started.
+    - `step`: of the last checkpoint, or None.
+    """
+
+    status: str
+    message: str
+    attempts: int
+    step: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has an answer, which another attempt would only repeat."""
+        return self.status in ENDED
+
+
+class MemberLock:
+    """Hold a member while its run lasts: a context manager.
+
+    **Raises:** on entry `MemberBusy` if another process holds it, `ValueError` where the file
+    system has no locks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "member.lock"
+        self._file: int | None = None
+
+    def __enter__(self) -> MemberLock:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            for tried in range(_TRIES):
+                if _lock(self._path, file, exclusive=True):
+                    break
+                if tried == _TRIES - 1:  # whoever only looks is gone long before
+                    raise MemberBusy(
+                        f"{self._path.parent} is being run by {_who(self._path.parent)}; wait for "
+                        "its end"
+                    )
+                time.sleep(_PAUSE)
+        except BaseException:
+            os.close(file)
+            raise
+        self._file = file
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+
+def _lock(path: Path, file: int, *, exclusive: bool) -> bool:
+    import fcntl  # Windows has none, and needs none for anything but a sweep
+
+    how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be locked ({error}); put the sweep on a file system with locks"
+        ) from error
+    return True
+
+
+def _is_locked(folder: Path) -> bool:
+    path = folder / "member.lock"
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(path, file, exclusive=False)
+    finally:
+        os.close(file)
+
+
+def _who(folder: Path) -> str:
+    attempt = _read(folder / "attempt.json")
+    return f"process {attempt['pid']} on {attempt['host']}" if attempt else "another process"
+
+
+def begin_attempt(folder: Path) -> None:
+    """Note that this process, which holds the lock, starts the member."""
+    before = _read(folder / "attempt.json").get("attempt", 0)
+    attempt = {
+        "attempt": before + 1,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _now(),
+    }
+    job = {name: os.environ[name] for name in _SLURM if name in os.environ}
+    (folder / "outcome.json").unlink(missing_ok=True)
+    write_text(folder / "attempt.json", json.dumps(attempt | job, indent=2) + "\n")
+
+
+_SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+
+
+def end_attempt(folder: Path, status: str, message: str, seconds: float) -> None:
+    """Note how the attempt ended; `seconds` is its wall time."""
+    outcome = {"status": status, "message": message, "seconds": seconds, "ended": _now()}
+    write_text(folder / "outcome.json", json.dumps(outcome, indent=2) + "\n")
+
+
+def member_state(folder: Path, *, held: bool = False) -> MemberState:
+    """What a member's files say now; `held` if this process has its lock."""
+    locked = not held and _is_locked(folder)
+    outcome, attempt = _read(folder / "outcome.json"), _read(folder / "attempt.json")
+    attempts, step = attempt.get("attempt", 0), _last_step(folder)
+    result = _read(folder / "result.json")
+    if result.get("status") == "finished":
+        return MemberState("finished", "", attempts, step)
+    if locked:
+        return MemberState("running", f"by {_who(folder)}", attempts, step)
+    if outcome:
+        return MemberState(outcome["status"], outcome["message"], attempts, step)
+    if attempt:
+        message = (
+            f"{_who(folder)} ended without a word: killed, out of memory, or its node went down"
+        )
+        return MemberState("killed", with_tail(message, folder), attempts, step)
+    if result:
+        return MemberState(result["status"], result["message"], attempts, step)
+    return MemberState("waiting", "", 0, None)
+
+
+def with_tail(message: str, folder: Path, lines: int = 3) -> str:
+    """The message and below it the last lines of the member's log."""
+    try:
+        with open(folder / "log.txt", "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            tail = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return message
+    return "\n".join([message, *[line for line in tail if line.strip()][-lines:]])
+
+
+def _last_step(folder: Path) -> int | None:
+    names = [path.stem.rpartition("-")[2] for path in folder.glob("checkpoints/checkpoint-*.npz")]
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of the member, {} if there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
