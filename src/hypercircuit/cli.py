@@ -1,6 +1,9 @@
-"""The command line: ``train | restarts | compile | sweep | compare | evaluate | sample``.
+"""The command line.
 
-Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
+``train | restarts | compile | sweep | compare | submit | status | evaluate | sample``
+
+Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 stopped early by a signal: the
+same command goes on.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import jax
 import numpy as np
 
 from ._files import write_atomically
+from .cli_submit import add_submit_commands
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
 from .config import load_config
 from .run import evaluate_run, sample_run, train_run
 from .run_compile import compile_run
 from .run_restarts import restarts_run
+from .train import stop_where_nothing_is_lost
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,15 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # An accelerator's memory belongs to the processes that this one starts.
         jax.config.update("jax_platforms", "cpu")
     try:
-        return options.run(options)
+        with stop_where_nothing_is_lost():
+            return options.run(options)
     except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "hypercircuit: interrupted; the same command continues",
-            file=sys.stderr,
-        )
+        print("hypercircuit: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_.set_defaults(run=_compile)
 
     add_sweep_commands(commands)
+    add_submit_commands(commands)
 
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")
