@@ -28,7 +28,7 @@ ClusterName=hypercircuit
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 SlurmctldPort={controller}
 SlurmctldPidFile={folder}/slurmctld.pid
