@@ -186,13 +186,18 @@ def _start(folder: Path, name: str, command: list[str]) -> subprocess.Popen[byte
     with open(folder / f"{name.replace(' ', '-')}-output.log", "wb") as log:
         # A session of its own: an interrupt of the terminal does not reach it.
         return subprocess.Popen(
-            [program, *command[1:]],
+            [*_ends_with_us(), program, *command[1:]],
             env=os.environ | {"SLURM_CONF": str(folder / "slurm.conf")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _ends_with_us() -> list[str]:
+    """A prefix by which a daemon ends even if this process is killed before it can end it."""
+    return [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "TERM"]
 
 
 def _wait_for(ready, daemons: dict[str, subprocess.Popen[bytes]], what: str) -> None:
