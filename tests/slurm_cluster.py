@@ -103,6 +103,10 @@ class Cluster:
         lines = self.run("squeue", "--noheader", "--array", "--states=all", "--format=%i %T")
         return dict(line.split() for line in lines.splitlines())
 
+    def active(self) -> list[str]:
+        """The jobs and array tasks that wait or run."""
+        return self.run("squeue", "--noheader", "--array", "--format=%i").split()
+
     def wait(self, *jobs: str, seconds: float = 300) -> dict[str, str]:
         """The states of the jobs, once none of them waits or runs."""
         ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}

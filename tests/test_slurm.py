@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from hypercircuit.cli import main
-from hypercircuit.cluster import JobScript
+from hypercircuit.cluster import JobScript, array_text
 from hypercircuit.run_submit import folder_states
 from hypercircuit.run_sweep import read_sweep
 from slurm_cluster import NODES, Cluster, processes_of, slurm_cluster, why_not
@@ -28,6 +27,7 @@ pytestmark = [
 ]
 #: Long enough to be met at work, short enough to wait for.
 STEPS = 20000
+MANY = 200
 LONG = [f"train.steps={STEPS}", "train.checkpoint_every=500", "train.evaluate_every=7000"]
 
 
@@ -266,59 +266,51 @@ def test_killed_member_of_an_array_is_submitted_alone(cluster: Cluster, work: Pa
 
 
 def test_settings_that_the_cluster_refuses_are_told(cluster: Cluster, work: Path, capsys):
-    command = ["submit", "tiny.toml", "--out", "run", *settings("slurm.partition=none")]
+    command = ["submit", "tiny.toml", "--out", "refused", *settings("slurm.partition=none")]
     assert main(command) == 2
     assert "sbatch refused the job: " in (told := capsys.readouterr().err)
     assert "invalid partition" in told.lower()
 
 
 @pytest.mark.slow
-def test_none_of_two_hundred_members_is_lost(cluster: Cluster, work: Path, capsys):
-    """Of 200 members some fail, some are killed and some meet their time limit."""
-    missing = [number % 20 == 7 for number in range(200)]
-    long = [number % 40 == 13 for number in range(200)]
-    paths = ",".join("later.npz" if each else "points.npz" for each in missing)
-    steps = ",".join("100000000" if each else "5" for each in long)
-    axes = [f"train.seed=0:200:1 data.path={paths} train.steps={steps}".split()][0]
+def test_none_of_many_members_is_lost(work: Path, cluster: Cluster, capsys):
+    """Of 200 members some fail, some are killed and some are stopped by their time limit."""
+    missing = {number for number in range(MANY) if number % 20 == 7}
+    long = {number for number in range(MANY) if number % 40 == 13}
+    killed = {number for number in range(MANY) if number % 25 == 3} - missing - long
+    paths = ["later.npz" if number in missing else "points.npz" for number in range(MANY)]
+    steps = ["100000000" if number in long else "5" for number in range(MANY)]
+    axes = [
+        f"train.seed=0:{MANY}",
+        f"data.path={','.join(paths)}",
+        f"train.steps={','.join(steps)}",
+    ]
     zipped = [word for axis in axes for word in ("--zip", axis)]
-    limits = settings("slurm.time=1", "slurm.grace=30", "slurm.requeues=1")
-    assert main(["submit", "tiny.toml", "--out", "sweep", *zipped, *limits]) == 0
-    job, *_ = re.findall(r"job (\d+): 200 members", capsys.readouterr().out)
-    members = read_sweep("sweep")
-    to_kill = {number for number in range(200) if number % 25 == 3}
-    deadline = time.monotonic() + 3 * 3600
-    while cluster.run("squeue", "--noheader", f"--jobs={job}"):
+    limits = settings("slurm.time=5", "slurm.grace=180", "slurm.requeues=0")
+    assert main(["submit", "tiny.toml", "--out", "many", *zipped, *limits]) == 0
+    job, *_ = re.findall(rf"job (\d+): {MANY} members", capsys.readouterr().out)
+    members = read_sweep("many")
+    waiting = set(killed)
+    deadline = time.monotonic() + MANY * 60
+    while any(name.startswith(f"{job}_") for name in cluster.active()):
         assert time.monotonic() < deadline
-        for number in list(to_kill):
+        for number in list(waiting):
             path = members[number].folder / "attempt.json"
             if path.exists():
-                to_kill.discard(number)
-                try:
-                    os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
-                except ProcessLookupError:
-                    to_kill.add(number)
-        time.sleep(0.02)
-    states = [member.state() for member in members]
-    for number, state in enumerate(states):
-        if missing[number] and number not in to_kill and number % 25 != 3:
-            assert state.status == "failed", (number, state)
-        elif long[number]:
-            assert state.status in ("interrupted", "killed"), (number, state)
-        elif number % 25 == 3:
-            assert state.status in ("killed", "finished", "failed"), (number, state)
-        else:
-            assert state.status == "finished", (number, state)
-    write_points(work / "later.npz")
-    open_ = [number for number, state in enumerate(states) if not state.ended]
-    assert main(["submit", "sweep", "--dry-run", *settings("slurm.time=2")]) == 0
-    text = capsys.readouterr().out
-    found = re.search(r"--array=(\S+)", text)
+                waiting.discard(number)
+                os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
+        time.sleep(0.1)
+    expected = ["finished"] * MANY
+    for numbers, status in ((missing, "failed"), (long, "interrupted"), (killed, "killed")):
+        for number in numbers:
+            expected[number] = status
+    assert [member.state().status for member in members] == expected
+    assert main(["sweep", "table", "many"]) == 0
+    lines = (work / "many" / "table.csv").read_text().splitlines()
+    assert len(lines) == MANY + 1
+    # Exactly those without an answer are submitted again.
+    capsys.readouterr()
+    assert main(["submit", "many", "--dry-run"]) == 0
+    found = re.search(r"--array=(\S+)", capsys.readouterr().out)
     assert found is not None
-    numbers = [
-        number
-        for part in found[1].split(",")
-        for number in range(int(part.split("-")[0]), int(part.split("-")[-1]) + 1)
-    ]
-    assert numbers == open_
-    done = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True)
-    assert done.stdout == ""
+    assert found[1] == array_text(missing | long | killed)
