@@ -19,13 +19,13 @@ README = ROOT / "README.md"
 
 #: Data flows from top to bottom: a room imports only from rooms above it.
 ROOMS = (
-    "_threads",
     "_files",
     "_hdf5",
     "_quimb",
     "_threads",
     "_precision",
     "_types",
+    "_versions",
     "data",
     "bnn",
     "hamiltonian",
@@ -35,6 +35,7 @@ ROOMS = (
     "train",
     "decode",
     "study",
+    "cluster",
     "config",
     "problem",
     "run_diagnose",
@@ -43,10 +44,12 @@ ROOMS = (
     "run_compile",
     "run_sweep",
     "run_compare",
+    "run_submit",
     "cli_sweep",
     "run_export",
     "run_noise",
     "run_report",
+    "cli_submit",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -1,6 +1,10 @@
-"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample | ...``.
+"""The command line.
 
-Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
+``train | restarts | compile | sweep | compare | report | submit | status | evaluate | sample |
+export | noise | diagnose``
+
+Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 stopped early by a signal: the
+same command goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import jax
 import numpy as np
 
 from ._files import write_atomically
+from .cli_submit import add_submit_commands
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
 from .config import load_config
 from .run import diagnose_run, evaluate_run, run_fingerprint, sample_run, train_run
@@ -23,6 +28,7 @@ from .run_export import export_run
 from .run_noise import noise_run
 from .run_report import ReportSettings, report_run
 from .run_restarts import restarts_run
+from .train import stop_where_nothing_is_lost
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,15 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # An accelerator's memory belongs to the processes that this one starts.
         jax.config.update("jax_platforms", "cpu")
     try:
-        return options.run(options)
+        with stop_where_nothing_is_lost():
+            return options.run(options)
     except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "hypercircuit: interrupted; the same command continues",
-            file=sys.stderr,
-        )
+        print("hypercircuit: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -85,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_.set_defaults(run=_compile)
 
     add_sweep_commands(commands)
+    add_submit_commands(commands)
 
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")

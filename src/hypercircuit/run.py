@@ -18,10 +18,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +32,7 @@ import optax
 from ._files import write_atomically, write_text
 from ._precision import check_precision
 from ._types import Angles
+from ._versions import versions
 from .bnn import save_network
 from .circuit import Ansatz, FreeMPS, Graph, Noisy, Truncated
 from .config import Config, ConfigError, load_config
@@ -90,7 +89,6 @@ from .train import (
 Report = Callable[[str], None]
 #: Samples of the state that the classical search starts from.
 _STARTS = 32
-_PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quimb", "cotengra")
 
 
 def train_run(
@@ -705,17 +703,6 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def package_versions() -> dict[str, str]:
-    """The versions that a result depends on; occupies no device."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return found | {"python": platform.python_version()}
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on, and the device it was made on."""
-    return package_versions() | {"device": jax.devices()[0].device_kind}
-
-
 def check_settings(config: Config) -> None:
     """Refuse what training would refuse before it reads any data.
 
@@ -731,12 +718,9 @@ def refuse_another(folder: Path, config: Config) -> None:
     file = folder / "config.toml"
     if not file.exists():
         return
-    old, new = load_config(file).to_dict(), config.to_dict()
     changed = [
-        f"{section}.{key} (there {old[section][key]!r}, here {new[section][key]!r})"
-        for section in new
-        for key in new[section]
-        if old[section][key] != new[section][key]
+        f"{key} (there {there!r}, here {here!r})"
+        for key, there, here in load_config(file).differences(config)
     ]
     if changed:
         raise ConfigError(

@@ -22,6 +22,7 @@ import numpy as np
 
 from ._files import write_text
 from ._precision import check_precision
+from ._versions import versions
 from .config import Config, ConfigError
 from .hamiltonian import LossHamiltonian, compile_loss
 from .hamiltonian.mpo import (
@@ -37,7 +38,7 @@ from .hamiltonian.mpo import (
     uniform_networks,
 )
 from .problem import Problem, build_problem, describe_data
-from .run import Report, expect, marginals_run, refuse_another, run_config, sample_run, versions
+from .run import Report, expect, marginals_run, refuse_another, run_config, sample_run
 from .study import (
     BondError,
     Optimum,

@@ -22,6 +22,7 @@ import numpy as np
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
+from ._versions import versions
 from .bnn import Network
 from .circuit import Brickwork
 from .config import Config, ConfigError
@@ -29,7 +30,7 @@ from .decode import architectures
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
 from .problem import build_problem, describe_data
-from .run import Report, refuse_another, versions
+from .run import Report, refuse_another
 from .study import (
     loss_histogram,
     pauli_weights,

@@ -26,9 +26,10 @@ from typing import Any
 import jax
 
 from ._files import write_text
+from ._versions import package_versions
 from .config import Config, ConfigError, load_config
 from .config.values import to_text
-from .run import Report, check_settings, package_versions, train_run
+from .run import Report, check_settings, train_run
 from .study.grid import Axis, combine, member_folders
 from .study.members import (
     STATUSES,
@@ -128,7 +129,7 @@ def plan_sweep(
             check_settings(config)
         except ValueError as error:
             raise ConfigError(f"member {folder}: {error}") from None
-        text = json.dumps(config.to_dict(), sort_keys=True)
+        text = json.dumps(config.to_dict() | {"slurm": {}}, sort_keys=True)
         if text in seen:
             raise ConfigError(
                 f"members {seen[text]} and {folder} are the same run; leave one of the values out"
@@ -196,15 +197,11 @@ def _refuse_another(folder: Path, members: Sequence[Member], plan: SweepPlan) ->
             f"{different[0]} is in one of them only; choose another --out"
         )
     for member, config in zip(members, plan.configs, strict=True):
-        old, new = load_config(member.folder / "config.toml").to_dict(), config.to_dict()
-        for section in new:
-            for key in new[section]:
-                if old[section][key] != new[section][key]:
-                    raise ConfigError(
-                        f"{folder} holds another sweep: {section}.{key} of {member.name} is "
-                        f"{old[section][key]!r} there and {new[section][key]!r} here; choose "
-                        "another --out"
-                    )
+        for key, there, here in load_config(member.folder / "config.toml").differences(config):
+            raise ConfigError(
+                f"{folder} holds another sweep: {key} of {member.name} is {there!r} there and "
+                f"{here!r} here; choose another --out"
+            )
 
 
 def read_sweep(folder: str | os.PathLike[str]) -> list[Member]:

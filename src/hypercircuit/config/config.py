@@ -26,6 +26,7 @@ from .sections import (
     TrainConfig,
     check_value,
 )
+from .slurm import SlurmConfig
 from .values import ConfigError, plain, refuse, suggest, to_text
 
 
@@ -53,6 +54,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     restarts: RestartsConfig = field(default_factory=RestartsConfig)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
     def __post_init__(self) -> None:
         _check_data(self.data)
@@ -124,6 +126,20 @@ class Config:
             }
             for section in fields(self)
         }
+
+    def differences(self, other: "Config") -> list[tuple[str, Any, Any]]:
+        """Return ("section.key", own value, the other's) where the two decide different runs.
+
+        [slurm] says where a run is carried out and decides nothing of it.
+        """
+        own, others = self.to_dict(), other.to_dict()
+        return [
+            (f"{section}.{key}", own[section][key], others[section][key])
+            for section in own
+            if section != SlurmConfig.section
+            for key in own[section]
+            if own[section][key] != others[section][key]
+        ]
 
     def to_toml(self) -> str:
         """Return the TOML text of every key; `load_config` reads it back to an equal Config."""

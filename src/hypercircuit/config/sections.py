@@ -1,5 +1,6 @@
 """The sections of a configuration: every key, its type, its range and its default."""
 
+import functools
 import typing
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -45,6 +46,12 @@ class Section:
             object.__setattr__(self, spec.name, value)
 
 
+@functools.cache
+def key_types(section: type) -> dict[str, Any]:
+    """The type of every key of a section."""
+    return typing.get_type_hints(section)
+
+
 def check_value(section: type[Section], name: str, value: object) -> Any:
     """Return the converted value of one key.
 
@@ -53,7 +60,7 @@ def check_value(section: type[Section], name: str, value: object) -> Any:
     """
     spec = next(spec for spec in fields(section) if spec.name == name)
     key, default = f"{section.section}.{name}", default_of(spec)
-    result = convert(key, value, typing.get_type_hints(section)[name], default)
+    result = convert(key, value, key_types(section)[name], default)
     for rule in spec.metadata.get("rules", ()):
         if not rule.holds(result):
             near = nearest_choice(rule, result) if rule.choices else None

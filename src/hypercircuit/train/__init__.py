@@ -1,14 +1,19 @@
 """The optax loop, its history, checkpoints and interruption."""
 
 from .checkpoint import (
+    latest_metadata as latest_metadata,
     load_latest_checkpoint as load_latest_checkpoint,
     load_latest_metadata as load_latest_metadata,
     save_checkpoint as save_checkpoint,
 )
 from .history import History as History
-from .interrupt import StopSignals as StopSignals
+from .interrupt import (
+    StopSignals as StopSignals,
+    stop_where_nothing_is_lost as stop_where_nothing_is_lost,
+)
 from .lbfgs import LBFGS as LBFGS
 from .loop import (
+    CHECKPOINTS as CHECKPOINTS,
     OPERATORS as OPERATORS,
     EnergyKind as EnergyKind,
     Schedule as Schedule,

@@ -159,6 +159,20 @@ def _intact(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, np.n
         yield path, header, arrays
 
 
+def latest_metadata(folder: str | Path) -> dict[str, Any] | None:
+    """Read the metadata (with "step") of the latest intact checkpoint, None if there is none.
+
+    It needs no example of the state, and may look while another process trains: damaged files are
+    passed over in silence.
+    """
+    for _, path in sorted(_find(Path(folder)), reverse=True):
+        try:
+            return _load_metadata(*_read(path))
+        except (OSError, _DamagedError):
+            continue
+    return None
+
+
 # --- the state as named arrays -----------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
 from .._types import Angles, AnyArray
+from .._versions import changed_versions, source_digest, versions
 from ..circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noisy
 from ..data import Dataset
 from ..energy import (
@@ -143,11 +145,14 @@ def train(
     - `validation`: examples for loss and accuracy of the likeliest network at every evaluation,
       recorded as `validation_loss` and `validation_accuracy`. The very data set of `hamiltonian`
       holds nothing out: they are recorded as `train_loss` and `train_accuracy` then.
-    - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT and
-      SIGTERM then save and end with status `"interrupted"`.
+    - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT,
+      SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP then save and end with status `"interrupted"`.
 
     An energy of compressed operators (`MPO`) is measured on samples every few steps, and compressed
     anew where the state has left the region in which it is good.
+
+    **Warns:** `RuntimeWarning` if the checkpoint was made with other code, other versions of the
+    packages or on another kind of device: the run goes on, but not bit for bit.
 
     **Raises:** `ValueError` if a checkpoint belongs to another problem, the penalty's prior to
     another number of qubits, L-BFGS is given an energy that is an estimate, or a graph another
@@ -216,6 +221,8 @@ class _Run:
     def __init__(self, start: _State, identity: dict[str, Any], folder: Path | None) -> None:
         self.folder = None if folder is None else folder / CHECKPOINTS
         self.identity = identity
+        #: What the bits of a run depend on besides its identity.
+        self.versions = versions() | {"source": source_digest()}
         #: What the operators in use are compressed around, where there are any.
         self.metric: np.ndarray | None = None
         self.n_compressions = 0
@@ -238,6 +245,15 @@ class _Run:
                     f"{metadata['identity'].get(name)}, this run has {name}={value}; "
                     "resume with the same settings or choose an empty folder"
                 )
+        changed = changed_versions(metadata.get("versions", {}), self.versions)
+        if changed:
+            warnings.warn(
+                f"the checkpoint of step {metadata['step']} in {self.folder} was made with other "
+                f"code or another device: {', '.join(changed)}; the run goes on, but it may differ "
+                "from an undisturbed one. For the same bits resume with what made it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.metric, self.resumed = metadata.get("metric"), True
         self.n_compressions = metadata.get("n_compressions", 0)
         self.fresh_error = metadata.get("fresh_error", 0.0)
@@ -254,6 +270,7 @@ class _Run:
             return
         metadata = {
             "identity": self.identity,
+            "versions": self.versions,
             "history": self.history.to_arrays(),
             "seconds": self.seconds,
             "metric": self.metric,

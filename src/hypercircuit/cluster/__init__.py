@@ -1,0 +1,17 @@
+"""Slurm: job scripts, their submission, and what the queue says."""
+
+from .queue import (
+    ACTIVE as ACTIVE,
+    NoSlurm as NoSlurm,
+    QueuedJob as QueuedJob,
+    endings as endings,
+    queued_jobs as queued_jobs,
+)
+from .records import (
+    Submission as Submission,
+    SubmissionLock as SubmissionLock,
+    read_submissions as read_submissions,
+    write_submission as write_submission,
+)
+from .script import JobScript as JobScript, array_text as array_text
+from .submit import submit_script as submit_script
