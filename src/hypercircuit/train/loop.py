@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
+from .._threads import one_lapack_thread
 from .._types import Angles, AnyArray
 from ..circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noisy
 from ..data import Dataset
@@ -108,6 +109,7 @@ class Schedule:
                 raise ValueError(f"{field.name} must be at least 1, got {value}")
 
 
+@one_lapack_thread()
 def train(
     hamiltonian: LossHamiltonian,
     circuit: Ansatz,
