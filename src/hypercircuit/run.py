@@ -31,6 +31,7 @@ import optax
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
+from ._threads import one_lapack_thread
 from ._types import Angles
 from ._versions import versions
 from .bnn import save_network
@@ -91,6 +92,7 @@ Report = Callable[[str], None]
 _STARTS = 32
 
 
+@one_lapack_thread()
 def train_run(
     config: Config, folder: str | os.PathLike[str], *, report: Report = print
 ) -> dict[str, Any]:
@@ -672,7 +674,7 @@ def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
     config = run_config(folder, [])
     with np.load(expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
-    with jax.enable_x64(angles.dtype == np.float64):
+    with jax.enable_x64(angles.dtype == np.float64), one_lapack_thread():
         if config.circuit.ansatz == "graph":
             circuit = build_problem(config).circuit
         else:

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
+from .._threads import one_lapack_thread
 from .._types import Angles, AnyArray
 from .._versions import changed_versions, source_digest, versions
 from ..circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noisy
@@ -110,6 +111,7 @@ class Schedule:
                 raise ValueError(f"{field.name} must be at least 1, got {value}")
 
 
+@one_lapack_thread()
 def train(
     hamiltonian: LossHamiltonian,
     circuit: Ansatz,
