@@ -47,7 +47,7 @@ class Section:
 
 
 @functools.cache
-def key_types(section: type) -> dict[str, Any]:
+def key_types(section: type[Section]) -> dict[str, Any]:
     """The type of every key of a section."""
     return typing.get_type_hints(section)
 
@@ -60,7 +60,9 @@ def check_value(section: type[Section], name: str, value: object) -> Any:
     """
     spec = next(spec for spec in fields(section) if spec.name == name)
     key, default = f"{section.section}.{name}", default_of(spec)
-    result = convert(key, value, key_types(section)[name], default)
+    # A class is hashable, whatever its instances are.
+    kind = key_types(section)[name]  # type: ignore[arg-type]
+    result = convert(key, value, kind, default)
     for rule in spec.metadata.get("rules", ()):
         if not rule.holds(result):
             near = nearest_choice(rule, result) if rule.choices else None
