@@ -505,6 +505,7 @@ def browse(chromium: str, folder: Path, page: Path, *arguments: str) -> str:
             "--disable-component-update",
             "--disable-sync",
             "--disable-dev-shm-usage",
+            "--hide-scrollbars",
             f"--user-data-dir={folder / 'profile'}",
             *arguments,
             page.resolve().as_uri(),
