@@ -35,6 +35,7 @@ ROOMS = (
     "train",
     "decode",
     "study",
+    "cluster",
     "config",
     "problem",
     "run",

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 
 from ._files import write_atomically
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
+from .cluster.compile_cache import cache_folder, cache_settings, make_cache, remove_unreadable
+from .cluster.threads import limit_threads
 from .config import load_config
 from .run import evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
@@ -25,13 +28,20 @@ from .run_restarts import restarts_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.
+
+    Without `arguments` it is the command of this process, whose threads and compile cache it sets.
+    """
     words = spell_out(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     if not getattr(options, "computes", True):
         # An accelerator's memory belongs to the processes that this one starts.
         jax.config.update("jax_platforms", "cpu")
     try:
+        if arguments is None:
+            limit_threads(os.environ)
+            if getattr(options, "computes", True):
+                _keep_programs()
         return options.run(options)
     except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)
@@ -42,6 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs for the next start, where that is possible."""
+    folder = cache_folder(os.environ)
+    if folder is None:
+        return
+    problem = make_cache(folder)
+    if problem is not None:
+        print(f"hypercircuit: no compile cache: {problem}", file=sys.stderr)
+        return
+    remove_unreadable(folder)
+    for name, value in cache_settings(folder).items():
+        jax.config.update(name, value)
 
 
 def _parser() -> argparse.ArgumentParser:
