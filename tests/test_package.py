@@ -44,6 +44,8 @@ ROOMS = (
     "run_sweep",
     "run_compare",
     "cli_sweep",
+    "run_estimate",
+    "cli_cluster",
     "run_export",
     "run_noise",
     "cli",

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ._files import write_atomically
+from .cli_cluster import add_cluster_commands
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
 from .cluster.compile_cache import cache_folder, cache_settings, make_cache, remove_unreadable
 from .cluster.threads import limit_threads
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_.set_defaults(run=_compile)
 
     add_sweep_commands(commands)
+    add_cluster_commands(commands)
 
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")
