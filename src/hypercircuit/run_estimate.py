@@ -8,6 +8,7 @@ otherwise; see [`cluster/cost.py`](cluster/cost.py) for the formulas.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import resource
 import statistics
@@ -33,7 +34,7 @@ from .cluster.cost import (
 )
 from .cluster.limits import CPULimit
 from .config import Config
-from .data import map_splits
+from .data import Dataset, map_splits
 from .decode import decode
 from .energy import (
     MPO,
@@ -233,15 +234,19 @@ def _measure(
         )
         compiling = probe.compile()
         # The first step also pays for the first use of memory.
-        first, begun, seconds = probe.step(), time.perf_counter(), []
+        first, begun = probe.step(), time.perf_counter()
+        seconds: list[float] = []
         while len(seconds) < _MOST_STEPS and time.perf_counter() - begun < budget - first:
             seconds.append(probe.step())
-        evaluations = [probe.evaluate(), probe.evaluate()]
+        evaluate_first = probe.evaluate()
+        probe.step()
+        evaluate = probe.evaluate()
         return _Measured(
             probe.prepare_seconds,
             compiling,
             statistics.median(seconds or [first]),
-            *evaluations,
+            evaluate_first,
+            evaluate,
             probe.save(),
             float(probe.planned_bytes),
         )
@@ -255,7 +260,7 @@ def _decoding(config: Config, problem: Problem) -> Stage:
     total = sum(map(len, parts))
     seconds, scored = [], []
     for size in (_SCORED[0], *_SCORED):
-        small = map_splits(splits, lambda data, m=size: data.take(np.arange(min(m, len(data)))))
+        small = map_splits(splits, functools.partial(_first, n=size))
         begun = time.perf_counter()
         decode(
             circuit,
@@ -276,6 +281,10 @@ def _decoding(config: Config, problem: Problem) -> Stage:
         each = extrapolate(scored[1:], seconds[1:], total)
     words = f"{settings.samples + 2} networks, {total} examples"
     return _stage("decoding", words, 1, max(0.0, compiling) + each, "extrapolated")
+
+
+def _first(data: Dataset, n: int) -> Dataset:
+    return data.take(np.arange(min(n, len(data))))
 
 
 def _final(

@@ -47,7 +47,7 @@ class CacheUse:
 def processor(cpuinfo: str | os.PathLike[str] = "/proc/cpuinfo") -> str:
     """A digest of the processor's model and instructions, of 12 hexadecimal digits."""
     wanted = ("vendor_id", "model name", "cpu family", "model", "flags", "Features", "CPU part")
-    found = {}
+    found: dict[str, str] = {}
     try:
         lines = Path(cpuinfo).read_text().splitlines()
     except OSError:
