@@ -46,6 +46,8 @@ ROOMS = (
     "run_compare",
     "run_submit",
     "cli_sweep",
+    "run_estimate",
+    "cli_cluster",
     "run_export",
     "run_noise",
     "run_report",

@@ -10,6 +10,7 @@ same command goes on.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,11 @@ import jax
 import numpy as np
 
 from ._files import write_atomically
+from .cli_cluster import add_cluster_commands
 from .cli_submit import add_submit_commands
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
+from .cluster.compile_cache import cache_folder, cache_settings, make_cache, remove_unreadable
+from .cluster.threads import limit_threads
 from .config import load_config
 from .run import diagnose_run, evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
@@ -32,7 +36,10 @@ from .train import stop_where_nothing_is_lost
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.
+
+    Without `arguments` it is the command of this process, whose threads and compile cache it sets.
+    """
     words = spell_out(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     if not getattr(options, "computes", True):
@@ -40,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jax.config.update("jax_platforms", "cpu")
     try:
         with stop_where_nothing_is_lost():
+            if arguments is None:
+                limit_threads(os.environ)
+                if getattr(options, "computes", True):
+                    _keep_programs()
             return options.run(options)
     except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)
@@ -47,6 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hypercircuit: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs for the next start, where that is possible."""
+    folder = cache_folder(os.environ)
+    if folder is None:
+        return
+    problem = make_cache(folder)
+    if problem is not None:
+        print(f"hypercircuit: no compile cache: {problem}", file=sys.stderr)
+        return
+    remove_unreadable(folder)
+    for name, value in cache_settings(folder).items():
+        jax.config.update(name, value)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_sweep_commands(commands)
     add_submit_commands(commands)
+    add_cluster_commands(commands)
 
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")

@@ -1,4 +1,4 @@
-"""Slurm: job scripts, their submission, and what the queue says."""
+"""Slurm: job scripts, their submission, what the queue says; threads, compile cache and doctor."""
 
 from .queue import (
     ACTIVE as ACTIVE,
