@@ -47,7 +47,7 @@ class Section:
 
 
 @functools.cache
-def key_types(section: type[Section]) -> dict[str, Any]:
+def key_types(section: Any) -> dict[str, Any]:
     """The type of every key of a section."""
     return typing.get_type_hints(section)
 
