@@ -140,10 +140,15 @@ def _factorised(matrices: jax.Array, used: jax.Array) -> tuple[jax.Array, jax.Ar
     epsilon = jnp.finfo(matrices.dtype).eps
     eye = jnp.eye(n_rows, dtype=matrices.dtype)
     idle = jnp.where(used[:, :, None], 0, eye)
-    # The longest row to length one: what follows is then free of over- and underflow.
-    longest = jnp.sqrt(jnp.square(jnp.abs(matrices)).sum(2).max(1))[:, None, None]
+    # The longest row to length one: what follows is then free of over- and underflow. The largest
+    # entry goes first, because squares overflow long before the entries do.
+    largest = jnp.abs(matrices).max((1, 2), keepdims=True)
+    largest = jnp.where(largest > 0, largest, 1)
+    rows = matrices / largest
+    longest = jnp.sqrt(jnp.square(jnp.abs(rows)).sum(2).max(1))[:, None, None]
     longest = jnp.where(longest > 0, longest, 1)
-    rows, total = matrices / longest, None
+    rows, total = rows / longest, None
+    longest = longest * largest
     for number in range(_PASSES):
         gram = jnp.einsum("nlc,nmc->nlm", rows, rows.conj()) + idle
         if number == 0:
