@@ -1,6 +1,7 @@
 """The truncated MPS against statevectors and a gate-by-gate truncation in plain NumPy."""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -48,7 +49,7 @@ class Value:
         bonds = [1, *[bond] * (n - 1), 1]
         self.tensors = [
             rng.normal(size=(left, 2, right)) / np.sqrt(bond)
-            for left, right in zip(bonds, bonds[1:], strict=False)
+            for left, right in itertools.pairwise(bonds)
         ]
 
     def of(self, ansatz: Truncated, params: jax.Array) -> jax.Array:
@@ -190,7 +191,7 @@ def test_gradient_is_that_of_the_truncated_state(scheme: str, cutoff: float):
 def degenerate_angles(depth: int, n: int) -> dict[str, np.ndarray]:
     """Product states, and Bell pairs and GHZ states with exactly equal singular values."""
     zero = np.zeros((depth, n, 2))
-    half = zero + [np.pi / 2, 0]
+    half = zero + np.array([np.pi / 2, 0])
     bell, ghz = zero.copy(), zero.copy()
     bell[0, ::2, 0] = np.pi / 2
     ghz[0, 0, 0] = np.pi / 2
