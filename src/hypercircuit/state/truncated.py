@@ -19,8 +19,14 @@ bases of the bonds (energies, probabilities, correlations, overlaps), not for si
 Bond indices whose singular value is below the floor of `splitting.move` (relative eps^(2/3)) have
 rows shorter than one, zero where they are not used at all.
 
-LAPACK's threads hinder each other at these sizes: limit them to one around the call
-(`hypercircuit._threads.one_lapack_thread`).
+Truncation to a rank above that of the state, as at product states with all angles multiples of
+pi/2, is not differentiable: which of the empty bond directions are kept depends on the direction in
+which the angles change. The gradient is finite there, but in truncating layers it counts as zero
+what would enter through empty directions that the decomposition happened not to keep, and may
+differ from the exact circuit's. Start near such a point, not at it.
+
+LAPACK's threads hinder each other at these sizes: training, sampling and decoding limit them to
+one, as `hypercircuit._threads.one_lapack_thread` does around other calls.
 """
 
 from __future__ import annotations
