@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from hypercircuit._cores import CPULimit
 from hypercircuit.cli import main
 from hypercircuit.cluster.compile_cache import CacheUse
 from hypercircuit.cluster.doctor import Surroundings, examine, exit_code, look, slurm_seconds
-from hypercircuit.cluster.limits import CPULimit
 
 HEALTHY = Surroundings(
     environment={},

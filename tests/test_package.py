@@ -19,6 +19,7 @@ README = ROOT / "README.md"
 
 #: Data flows from top to bottom: a room imports only from rooms above it.
 ROOMS = (
+    "_cores",
     "_files",
     "_hdf5",
     "_quimb",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hypercircuit.cluster.limits import (
+from hypercircuit._cores import (
     CPULimit,
     cgroup_memory,
     cgroup_quota,

@@ -1,7 +1,7 @@
 """The command line.
 
 ``train | restarts | compile | sweep | compare | report | submit | status | evaluate | sample |
-export | noise | diagnose``
+export | noise | diagnose | estimate | doctor``
 
 Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 stopped early by a signal: the
 same command goes on.
@@ -62,16 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _keep_programs() -> None:
     """Keep compiled programs for the next start, where that is possible."""
-    folder = cache_folder(os.environ)
-    if folder is None:
-        return
-    problem = make_cache(folder)
+    try:
+        folder = cache_folder(os.environ)
+        if folder is None:
+            return
+        problem = make_cache(folder)
+        if problem is None:
+            remove_unreadable(folder)
+            for name, value in cache_settings(folder).items():
+                jax.config.update(name, value)
+    except (OSError, RuntimeError) as error:
+        problem = str(error)
     if problem is not None:
         print(f"hypercircuit: no compile cache: {problem}", file=sys.stderr)
-        return
-    remove_unreadable(folder)
-    for name, value in cache_settings(folder).items():
-        jax.config.update(name, value)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -476,7 +476,7 @@ def _classical(
     """The best network of the last operators near the trained state, for `result.json`."""
     operators = load_compressed(folder / OPERATORS, hamiltonian)
     state = _state(config, problem.circuit, trained.params)
-    key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 3)
     starts = np.asarray(state.sample(key, _STARTS)[0])
     probabilities = around_state((1 - np.asarray(state.marginals())) / 2)
     splits = problem.splits
@@ -581,6 +581,8 @@ def _energy_state(circuit: Ansatz) -> str:
         return f"the circuit's state truncated to bond {circuit.max_bond}, normalised"
     if isinstance(circuit, FreeMPS):
         return f"the matrix product state of bond {circuit.max_bond} itself"
+    if isinstance(circuit, Noisy):
+        return "the circuit's exact mixed state, errors included"
     return "the circuit's exact state"
 
 

@@ -42,9 +42,11 @@ def write_diagnostics(
 
 def describe_diagnostics(numbers: dict[str, Any]) -> str:
     """The numbers in a few lines."""
+    length = numbers["correlation_length"]
+    sites = "not to be told" if length is None else f"{length:.3g} sites"
     lines = [
         f"entropy at most {numbers['max_entropy']:.4f} nats, {numbers['mean_entropy']:.4f} on "
-        f"average; correlation length {numbers['correlation_length']:.3g} sites; norm off by "
+        f"average; correlation length {sites}; norm off by "
         f"{numbers['norm_error']:.1e}"
     ]
     if "max_mutual_information" in numbers:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -21,7 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ._cores import CPULimit
 from ._precision import check_precision
+from ._threads import one_lapack_thread
 from .circuit import Ansatz, FreeMPS, Graph, Truncated
 from .cluster.cost import (
     Estimate,
@@ -32,7 +33,6 @@ from .cluster.cost import (
     start_flops,
     step_flops,
 )
-from .cluster.limits import CPULimit
 from .config import Config
 from .data import Dataset, map_splits
 from .decode import decode
@@ -45,8 +45,9 @@ from .energy import (
     Sampled,
     Statevector,
     sampled_energy,
+    why_not_exact,
 )
-from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
+from .hamiltonian import LossHamiltonian, compile_loss
 from .problem import Problem, build_problem
 from .run import Report, _check_budget, _contraction, _energy_kind, _optimiser, _penalty, _state
 from .train import Schedule
@@ -72,6 +73,7 @@ class _Measured(NamedTuple):
     planned: float
 
 
+@one_lapack_thread()
 def estimate_run(
     config: Config,
     *,
@@ -308,7 +310,7 @@ def _final(
     n = min(config.decode.final_examples or hamiltonian.n_examples, hamiltonian.n_examples)
     circuit: Any = problem.circuit
     params = _params(config, problem)
-    if isinstance(hamiltonian.terms, NoTerms):
+    if config.energy.kind != "statevector" and why_not_exact(hamiltonian, circuit) is not None:
         n_samples = config.decode.energy_samples
         wanted = measured_sizes(n, 2.0 * n * n_samples * sizes.n_qubits, budget)
         seconds = []
@@ -358,6 +360,8 @@ def _stage(name: str, inputs: str, count: int, seconds_each: float, how: str) ->
 
 def _peak_bytes() -> int:
     """The high-water mark of this process's memory."""
+    import resource  # not there on every system
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -198,6 +198,7 @@ def _refuse_unused(config: Config) -> None:
     found = config.to_dict()
     for section, key, instead in (
         ("circuit", "depth", "restarts.depths"),
+        ("state", "diagnostics", "hypercircuit train"),
         ("circuit", "init_scale", "circuit.init='uniform', the published start"),
         *(("objective", key, "hypercircuit train") for key in found["objective"]),
         *(("optimiser", key, "hypercircuit train") for key in found["optimiser"]),

@@ -46,6 +46,14 @@ from .study.table import Row, flatten, write_table
 from .train import Progress, StopSignals
 
 _FORMAT = 1
+#: Columns of the table under shorter names than in `result.json`.
+_DIAGNOSED = {
+    "discarded_weight": "diagnostics.discarded_weight",
+    "max_discarded": "diagnostics.max_discarded_weight",
+    "entropy_max": "diagnostics.max_entropy",
+    "entropy_mean": "diagnostics.mean_entropy",
+    "energy_error": "diagnostics.energy_error",
+}
 
 
 @dataclass(frozen=True)
@@ -381,6 +389,9 @@ def sweep_rows(folder: str | os.PathLike[str]) -> list[Row]:
         if state.status in ("finished", "non-finite") and result.exists():
             found = json.loads(result.read_text(encoding="utf-8"))
             numbers = flatten({key: found[key] for key in found if key != "versions"})
+            for column, name in _DIAGNOSED.items():
+                if name in numbers:
+                    numbers[column] = numbers.pop(name)
             row |= {"unit": found.get("unit"), **numbers}
         rows.append(row)
     return rows

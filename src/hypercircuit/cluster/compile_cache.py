@@ -3,10 +3,10 @@
 JAX keeps what XLA compiled under a key of program, options, versions and device. On the CPU that
 code is made for the instructions and the tuning of one processor model, and loaded on another one
 it may end in illegal instructions or a warning at every start; the nodes of a cluster often are of
-several models and see the same home folder. The folder's name therefore carries the versions and a
-digest of the processor::
+several models and see the same home folder. The folder's name therefore carries the versions, a
+digest of the processor and the cores that a process may use, over which programs share their work::
 
-    $XDG_CACHE_HOME/hypercircuit/xla/jaxlib-0.10.2-x86_64-5f2c9a51d0b3/
+    $XDG_CACHE_HOME/hypercircuit/xla/jaxlib-0.10.2-x86_64-5f2c9a51d0b3-4cores/
 
 `HYPERCIRCUIT_COMPILE_CACHE` names another base, or is `off`. JAX's own `JAX_COMPILATION_CACHE_DIR`
 and `JAX_ENABLE_COMPILATION_CACHE`, where they are set, are left alone.
@@ -25,6 +25,8 @@ import platform
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+
+from .._cores import CPULimit
 
 VARIABLE = "HYPERCIRCUIT_COMPILE_CACHE"
 JAX_VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
@@ -89,7 +91,8 @@ def cache_folder(environment: Mapping[str, str]) -> Path | None:
     if base is None:
         return None
     version = importlib.metadata.version("jaxlib")
-    return base / f"jaxlib-{version}-{platform.machine()}-{processor()}"
+    cores = CPULimit.of_process().usable
+    return base / f"jaxlib-{version}-{platform.machine()}-{processor()}-{cores}cores"
 
 
 def cache_settings(folder: Path) -> dict[str, str | float | int]:

@@ -23,6 +23,13 @@ from typing import Any
 import jax
 from threadpoolctl import threadpool_info
 
+from .._cores import (
+    CPULimit,
+    cgroup_memory,
+    machine_memory,
+    positive,
+    slurm_memory,
+)
 from .compile_cache import (
     JAX_VARIABLES,
     VARIABLE,
@@ -31,13 +38,6 @@ from .compile_cache import (
     cache_folder,
     cache_use,
     make_cache,
-)
-from .limits import (
-    CPULimit,
-    cgroup_memory,
-    machine_memory,
-    positive,
-    slurm_memory,
 )
 from .threads import BLAS_VARIABLES, XLA_VARIABLES
 

@@ -15,7 +15,7 @@ from collections.abc import MutableMapping
 
 from threadpoolctl import threadpool_limits
 
-from .limits import CPULimit
+from .._cores import CPULimit
 
 #: Read by XLA; the first that is set counts.
 XLA_VARIABLES = ("PJRT_NPROC", "NPROC")

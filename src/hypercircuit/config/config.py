@@ -411,6 +411,11 @@ def _check_state(config: Config) -> None:
             f"circuit.ansatz='free-mps', got state.max_bond={state.max_bond}; leave it out, or set "
             "one of them"
         )
+    if state.diagnostics and config.noise.present:
+        raise ConfigError(
+            "state.diagnostics are those of pure states, got noise.multiplier="
+            f"{config.noise.multiplier:g} and noise.readout={config.noise.readout:g}; leave one out"
+        )
     if state.diagnostics and ansatz == "graph":
         raise ConfigError(
             "state.diagnostics are those of chains, got circuit.ansatz='graph'; leave it out"

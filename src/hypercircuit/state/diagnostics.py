@@ -98,6 +98,10 @@ def _length(profile: np.ndarray, noise: float) -> float:
     return float(-1 / slope) if slope < 0 else float("inf")
 
 
+#: Qubits whose settings are measured one by one.
+MOST_MEASURED = 12
+
+
 def mutual_information(state: State, sites: Sequence[int]) -> Float[np.ndarray, " n_qubits"]:
     """The mutual information of some measured qubits and each measured qubit, in nats.
 
@@ -105,12 +109,12 @@ def mutual_information(state: State, sites: Sequence[int]) -> Float[np.ndarray, 
 
     **Arguments:**
 
-    - `sites`: at most 12 neighbouring sites that reach one end of the chain.
+    - `sites`: at most `MOST_MEASURED` neighbouring sites that reach one end of the chain.
 
     **Raises:** `ValueError` for other sites.
     """
-    if not 1 <= len(sites) <= 12:
-        raise ValueError(f"sites must be 1 to 12 of them, got {len(sites)}")
+    if not 1 <= len(sites) <= MOST_MEASURED:
+        raise ValueError(f"sites must be 1 to {MOST_MEASURED} of them, got {len(sites)}")
     chances, given = [], []
     for code in range(2 ** len(sites)):
         bits = [code >> shift & 1 for shift in reversed(range(len(sites)))]

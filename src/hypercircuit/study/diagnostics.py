@@ -21,7 +21,12 @@ from ..circuit import Ansatz, Chain, Graph, Noisy, Truncated
 from ..energy import Cumulant, EnergyKind, Exact, Sampled, SampledEnergy, why_not_exact
 from ..hamiltonian import LossHamiltonian
 from ..state import ChainMPS, prepare_state
-from ..state.diagnostics import correlation_decay, entanglement, mutual_information
+from ..state.diagnostics import (
+    MOST_MEASURED,
+    correlation_decay,
+    entanglement,
+    mutual_information,
+)
 
 #: Exact bonds up to this are evaluated for comparison.
 _EXACT_BOND = 8
@@ -74,7 +79,7 @@ def diagnose(
         "max_entropy": float(found.entropy.max(initial=0.0)),
         "mean_entropy": float(found.entropy.mean()) if len(found.entropy) else 0.0,
         "max_entropy_bond": int(found.entropy.argmax()) if len(found.entropy) else None,
-        "correlation_length": decay.length,
+        "correlation_length": decay.length if np.isfinite(decay.length) else None,
         "norm_error": abs(found.norm - 1),
     }
     arrays = {
@@ -83,7 +88,7 @@ def diagnose(
         "correlations": decay.profile,
     }
     sites = sorted(map(int, hamiltonian.network.global_sites))
-    if sites:
+    if 1 <= len(sites) <= MOST_MEASURED:
         shared = mutual_information(state, sites)
         others = np.delete(np.arange(len(shared)), sites)
         arrays["mutual_information"] = shared
