@@ -191,7 +191,7 @@ def test_report_states_data_certificate_and_circuit(tiny: tuple):
     for pattern in (
         r"mnist-train: 500 training, \d+ validation and 2115 test examples",
         r"logistic loss of 500 examples on 10 qubits: .* spectral error at most",
-        r"brickwork of depth 2 on 10 qubits: exact bond 2, 40 angles; energy cumulant-2, 20 steps",
+        r"brickwork of depth 2 on 10 qubits: exact bond 2, 40 parameters; energy cumulant-2, 20",
         r"energy \d\.\d+ \(exact, 500 examples, spectral error at most",
         rf"results in {re.escape(str(folder))}",
     ):

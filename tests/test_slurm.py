@@ -149,10 +149,8 @@ def test_command_that_a_signal_ends_before_it_listens_runs_again(cluster: Cluste
     cluster.run("scancel", "--signal=USR1", "--batch", job)
     assert cluster.wait(job) == {job: "COMPLETED"}
     lines = said(tmp_path).splitlines()
-    assert lines[2:4] == [
-        f"job {job} ends with exit code 75",
-        f"job {job} goes back to the queue",
-    ]
+    # What follows, that it goes back to the queue, may be cut off by its doing so.
+    assert lines[2] == f"job {job} ends with exit code 75"
     assert lines[-1] == f"job {job} ends with exit code 0"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import os
 import re
 import signal
@@ -254,7 +255,8 @@ def test_signal_leaves_a_run_that_the_same_call_finishes(number: int, step: int,
 def test_checkpoint_of_other_code_is_taken_with_a_warning(tmp_path: Path, monkeypatch):
     run(folder=tmp_path, schedule=dataclasses.replace(SCHEDULE, steps=12))
     there = source_digest()
-    monkeypatch.setattr("hypercircuit.train.loop.source_digest", lambda: "other")
+    loop = importlib.import_module("hypercircuit.train.loop")
+    monkeypatch.setattr(loop, "source_digest", lambda: "other")
     message = rf"of step 12 in .* other code or another device: source {there} \(now other\);"
     with pytest.warns(RuntimeWarning, match=message):
         found = run(folder=tmp_path)

@@ -133,7 +133,7 @@ def test_nothing_discarded_is_exact(scheme: str, depths):
         assert float(found.discarded_weight) < 1e-20
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ["sweep", pytest.param("parallel", marks=pytest.mark.slow)])
 def test_states_are_made_side_by_side(scheme: str):
     angles = jnp.asarray(np.stack([random_angles(6, 6, seed) for seed in (1, 2)]))
     one = functools.partial(truncated_tensors, Brickwork(6), max_bond=2, scheme=scheme)
@@ -150,7 +150,10 @@ def test_states_are_made_side_by_side(scheme: str):
 # ---------------------------------------------------------------- the gradient
 
 
-@pytest.mark.parametrize(("scheme", "n", "kinds"), [("sweep", 5, 2), ("parallel", 4, 1)])
+@pytest.mark.parametrize(
+    ("scheme", "n", "kinds"),
+    [("sweep", 5, 2), pytest.param("parallel", 4, 1, marks=pytest.mark.slow)],
+)
 def test_gradient_is_exact_where_nothing_is_discarded(scheme: str, n: int, kinds: int):
     """Bond 4 holds every state of so few sites; layers 6 and 7 go through the scheme."""
     angles = random_angles(7, n, seed=2, kinds=kinds)
@@ -167,7 +170,10 @@ def test_gradient_is_exact_where_nothing_is_discarded(scheme: str, n: int, kinds
     np.testing.assert_allclose(gradient, differences, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(("scheme", "cutoff"), [("sweep", 0.02), ("parallel", 0.0)])
+@pytest.mark.parametrize(
+    ("scheme", "cutoff"),
+    [("sweep", 0.02), pytest.param("parallel", 0.0, marks=pytest.mark.slow)],
+)
 def test_gradient_is_that_of_the_truncated_state(scheme: str, cutoff: float):
     n, depth = 8, 8
     angles = random_angles(depth, n, seed=3)
@@ -199,7 +205,7 @@ def degenerate_angles(depth: int, n: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_degenerate_singular_values_leave_the_gradient_finite(scheme: str, dtype: type):
     n, depth = 6, 7
     descend = value_and_gradient(n, Truncated(Brickwork(depth), 2, scheme=scheme))
@@ -211,7 +217,7 @@ def test_degenerate_singular_values_leave_the_gradient_finite(scheme: str, dtype
             np.testing.assert_allclose(energy, expected, rtol=0, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_layers_without_truncation_have_the_exact_gradient_at_product_states(dtype: type):
     n, depth = 6, 5
     descend = value_and_gradient(n, Truncated(Brickwork(depth), 4))
