@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hypercircuit._cores import CPULimit
 from hypercircuit.cluster.compile_cache import (
     cache_base,
     cache_folder,
@@ -39,7 +40,7 @@ def test_where_it_is(tmp_path: Path):
     folder = cache_folder(chosen)
     assert folder is not None
     assert folder.parent == tmp_path
-    assert folder.name.endswith(processor())
+    assert folder.name.endswith(f"{processor()}-{CPULimit.of_process().usable}cores")
     assert cache_base({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "hypercircuit" / "xla"
     assert cache_folder({"HYPERCIRCUIT_COMPILE_CACHE": "off"}) is None
     assert cache_folder({"JAX_COMPILATION_CACHE_DIR": "/other"}) is None

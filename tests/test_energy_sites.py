@@ -66,7 +66,7 @@ def slope(function, params, *, step: float = 1e-5) -> tuple[float, float]:
 # ---------------------------------------------------------------- operators
 
 
-@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("real", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_operators_equal_the_statevector_and_finite_differences(real: bool):
     rng = np.random.default_rng(0)
     parts = [(start, random_operator(rng, length)) for start, length in RUNS]

@@ -278,7 +278,8 @@ slow = pytest.mark.slow
         pytest.param("softmax-sparse-odd", 3, "ry-rz", marks=slow),
         pytest.param("softmax-apart", 3, "ry", marks=slow),
         pytest.param("logistic-real", 4, "ry-rz", marks=slow),
-        ("softmax-choices-reversed", 3, "ry-rz"),
+        pytest.param("softmax-choices-reversed", 3, "ry-rz", marks=slow),
+        ("logistic-gaps", 3, "ry"),
         pytest.param("hidden", 3, "ry-rz", marks=slow),
     ],
 )
