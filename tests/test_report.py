@@ -19,7 +19,8 @@ from hypercircuit.config import ConfigError, load_config
 from hypercircuit.problem import build_problem
 from hypercircuit.run_report import ReportSettings, report_run
 from hypercircuit.run_sweep import plan_sweep, write_sweep
-from hypercircuit.study.entropy import bond_entropies
+from hypercircuit.state.chain import from_tensors
+from hypercircuit.state.diagnostics import entanglement
 from hypercircuit.study.grid import parse_axis
 from hypercircuit.study.members import end_attempt
 from hypercircuit.study.report.curves import thin
@@ -266,7 +267,7 @@ def test_entropies_are_those_of_the_whole_state():
     whole = np.ones((1, 1))
     for tensor in tensors:
         whole = np.tensordot(whole, tensor, axes=1).reshape(-1, tensor.shape[2])
-    found = bond_entropies(tensors)
+    found = entanglement(from_tensors(tensors)).entropy
     assert len(found) == 4
     for cut, entropy in enumerate(found, 1):
         values = np.linalg.svd(whole.reshape(2**cut, -1), compute_uv=False)

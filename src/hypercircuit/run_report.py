@@ -27,12 +27,12 @@ from .run import Report, marginals_run, sample_run
 from .run_compare import ComparisonSettings, compare_sweep
 from .run_sweep import describe_counts, read_sweep, sweep_rows
 from .state import exact_mps
-from .study.entropy import bond_entropies
+from .state.diagnostics import entanglement
 from .study.members import MemberState, member_state
 from .study.report import studies, sweeps, training
 from .study.report.html import Html, join, tag
 from .study.report.page import Page, details, facts, grid, paragraph, preformatted, table
-from .train import History, Progress, load_latest_metadata
+from .train import History, Progress, latest_metadata
 
 #: What a broken file raises when it is read or understood.
 _BROKEN = (
@@ -290,7 +290,7 @@ def _history(source: _Folder) -> tuple[History | None, str]:
         return source.attempt("the history", lambda: History.load(source.path)), "history.csv"
 
     def saved() -> tuple[History | None, str]:
-        found = load_latest_metadata(source.path / "checkpoints")
+        found = latest_metadata(source.path / "checkpoints")
         if found is None or "history" not in found:
             return None, ""
         step = found["step"]
@@ -404,7 +404,7 @@ def _entropies(source: _Folder, problem: Problem) -> np.ndarray | str:
         return f"Not computed here: {angles.shape[1]} qubits with bond {bond}."
     with jax.enable_x64(angles.dtype == np.float64):
         state = exact_mps(circuit, jax.numpy.asarray(angles))
-        return bond_entropies([np.asarray(tensor) for tensor in state.tensors()])
+        return entanglement(state).entropy
 
 
 # ---------------------------------------------------------------- studies

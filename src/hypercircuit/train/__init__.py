@@ -3,7 +3,6 @@
 from .checkpoint import (
     latest_metadata as latest_metadata,
     load_latest_checkpoint as load_latest_checkpoint,
-    load_latest_metadata as load_latest_metadata,
     save_checkpoint as save_checkpoint,
 )
 from .history import History as History

@@ -131,16 +131,6 @@ def load_latest_checkpoint(
     return None
 
 
-def load_latest_metadata(folder: str | Path) -> dict[str, Any] | None:
-    """Read the metadata (with "step") of the latest intact checkpoint of a folder, without a state.
-
-    None, warnings and errors are those of `load_latest_checkpoint`.
-    """
-    for _, header, arrays in _intact(Path(folder)):
-        return _load_metadata(header, arrays)
-    return None
-
-
 def _intact(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, np.ndarray]]]:
     """Path, header and arrays of every intact checkpoint, the latest first."""
     for step, path in sorted(_find(folder), reverse=True):
