@@ -36,8 +36,9 @@ from .sketch import sketch
 _FEW_QUBITS = 12
 #: Up to here they are for losses without another route.
 MOST_ENTRIES = 20
-#: The sketch's bond dimension over that of the result.
+#: The sketch's bond dimension: over that of the result, and what small ones need besides.
 _OVERSAMPLING = 1.25
+_MARGIN = 8
 #: Bytes of the coefficients of the terms that are held at once, with what is made of them.
 MEMORY = 4 << 30
 #: Arrays of the coefficients' size that a step of the sketch holds, at most.
@@ -406,7 +407,7 @@ class _Work:
         progress: Callable[[int, int], None],
     ) -> Compressed:
         widest = 2 ** min((terms.n_sites + 1) // 2, 30)
-        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + 8
+        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + _MARGIN
         each = self.memory // (_COPIES * 2 * bond * self.dtype.itemsize)
         sums = list(terms.split(each))
         total: DiagonalMPO | None = None
