@@ -25,8 +25,8 @@ which the angles change. The gradient is finite there, but in truncating layers 
 what would enter through empty directions that the decomposition happened not to keep, and may
 differ from the exact circuit's. Start near such a point, not at it.
 
-LAPACK's threads hinder each other at these sizes: `train` and the commands on run folders limit them
-to one; other calls do so inside `hypercircuit._threads.one_lapack_thread`.
+LAPACK's threads hinder each other at these sizes: `train` and the commands on run folders limit
+them to one; other calls do so inside `hypercircuit._threads.one_lapack_thread`.
 """
 
 from __future__ import annotations
