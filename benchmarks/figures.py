@@ -50,6 +50,14 @@ DEPTHS = (1, 4)
 CHAIN_SIZES = (64, 50_000)
 OPERATOR_SIZES = ((785, 128), (8_000, 32), (50_000, 32))
 """Qubits and bond dimension of the operators whose energy is timed."""
+TRUNCATED_SIZES = ((64, 16, 16), (1_000, 16, 16), (8_000, 16, 16), (50_000, 8, 4))
+"""Qubits, depth and bond dimension of the truncated states that are timed."""
+TRUNCATED_OPERATOR_BOND = 16
+PEER_SIZE = (1_000, 16, 16)
+"""Qubits, depth and bond dimension at which truncated states of others are timed."""
+OVERLAP_SIZE = (40, 12, 16)
+"""The same where the exact state, of bond 64, is at hand."""
+OVERLAP_SEEDS = 5
 CHAIN_NON_ZEROS = 24
 """Inputs of an example of the chain problem that are 1; the same number at every size."""
 COMPILE_REPEATS = 3
@@ -58,7 +66,7 @@ N_ERROR_IMAGES = 40
 TRAINING_STEPS = 300
 N_PRECISION_IMAGES = 20
 LABELS_PER_DIGIT = 6
-PACKAGES = ("hypercircuit", "jax", "jaxlib", "numpy", "equinox", "optax")
+PACKAGES = ("hypercircuit", "jax", "jaxlib", "numpy", "equinox", "optax", "quimb")
 
 Row = dict[str, Any]
 
@@ -329,6 +337,19 @@ def hidden_step(repeats, *, kind_name, depth):
     return [step_row(hamiltonian, kind, depth, repeats)]
 
 
+def random_operator(n_qubits, bond):
+    """Return an operator on the whole chain with normal entries that neither grow nor vanish."""
+    import hypercircuit
+
+    rng = np.random.default_rng(0)
+
+    def tensor(site):
+        left, right = 1 if site == 0 else bond, 1 if site == n_qubits - 1 else bond
+        return (rng.normal(size=(left, 2, right)) / np.sqrt(2 * bond)).astype(np.float32)
+
+    return hypercircuit.DiagonalMPO(tuple(tensor(site) for site in range(n_qubits)))
+
+
 def operator_step(repeats, *, n_qubits, bond, depth=4):
     """Value and gradient of one random operator on the whole chain."""
     import jax
@@ -337,13 +358,7 @@ def operator_step(repeats, *, n_qubits, bond, depth=4):
     import hypercircuit
     from hypercircuit.energy.operators import cell_operators, expectations
 
-    rng = np.random.default_rng(0)
-
-    def tensor(site):
-        left, right = 1 if site == 0 else bond, 1 if site == n_qubits - 1 else bond
-        return (rng.normal(size=(left, 2, right)) / np.sqrt(2 * bond)).astype(np.float32)
-
-    mpo = hypercircuit.DiagonalMPO(tuple(tensor(site) for site in range(n_qubits)))
+    mpo = random_operator(n_qubits, bond)
     (operators,) = jax.device_put(cell_operators([(0, mpo)], bond, np.dtype(np.float32)))
     circuit = hypercircuit.Brickwork(depth)
     params = start_params(circuit, n_qubits)
@@ -362,6 +377,129 @@ def operator_step(repeats, *, n_qubits, bond, depth=4):
             "seconds_per_step": median_seconds(lambda: compiled(params, operators), repeats),
         }
     ]
+
+
+def truncated_step(repeats, *, n_qubits, depth, max_bond, scheme):
+    """Truncated state at random angles and its energy with an operator: forward, then gradient."""
+    import jax
+    import jax.numpy as jnp
+
+    import hypercircuit
+    from hypercircuit._threads import one_lapack_thread
+    from hypercircuit.energy.site_operators import site_expectations, site_operators
+
+    mpo = random_operator(n_qubits, TRUNCATED_OPERATOR_BOND)
+    laid_out = site_operators([(0, mpo)], TRUNCATED_OPERATOR_BOND, np.dtype(np.float32))
+    (operators,) = jax.device_put(laid_out)
+    circuit = hypercircuit.Truncated(hypercircuit.Brickwork(depth), max_bond, scheme=scheme)
+    params = circuit.init(jax.random.key(0), n_qubits, how="uniform")
+
+    def energy(params, operators):
+        state = hypercircuit.prepare_state(circuit, params)
+        return jnp.sum(site_expectations(state, operators)), jnp.sum(state.discarded)
+
+    with one_lapack_thread():
+        forward, forward_compile = compile_function(energy, params, operators)
+        forward_seconds = median_seconds(lambda: forward(params, operators), repeats)
+        descend = jax.value_and_grad(energy, has_aux=True)
+        step, compile_seconds = compile_function(descend, params, operators)
+        (_, discarded), gradient = step(params, operators)
+        seconds = median_seconds(lambda: step(params, operators), repeats)
+    assert bool(np.isfinite(gradient).all()), "the gradient must be finite"
+    return [
+        {
+            "n_qubits": n_qubits,
+            "depth": depth,
+            "bond": max_bond,
+            "scheme": scheme,
+            "forward_compile_seconds": forward_compile,
+            "forward_seconds": forward_seconds,
+            "compile_seconds": compile_seconds,
+            "seconds_per_step": seconds,
+            "step_over_forward": seconds / forward_seconds,
+            "discarded_weight": float(discarded),
+        }
+    ]
+
+
+def quimb_truncated(angles, max_bond, *, alternate):
+    """Return quimb's ``CircuitMPS`` of the brickwork at these angles, complex64.
+
+    Every second layer's CX are applied from right to left if ``alternate``, so that the
+    orthogonality centre need not go back.
+    """
+    import quimb.tensor as qtn
+
+    depth, n_qubits, _ = angles.shape
+    circuit = qtn.CircuitMPS(n_qubits, max_bond=max_bond, cutoff=0.0, dtype="complex64")
+    for layer in range(1, depth + 1):
+        controls = range(layer % 2, n_qubits - 1, 2)
+        backwards = alternate and layer % 2 == 0
+        for control in reversed(controls) if backwards else controls:
+            circuit.apply_gate("CX", control, control + 1)
+        for site, (theta, phi) in enumerate(angles[layer - 1]):
+            circuit.apply_gate("RY", float(theta), site)
+            circuit.apply_gate("RZ", float(phi), site)
+    return circuit.psi
+
+
+def truncated_peers(repeats):
+    """The same truncated states by hypercircuit and quimb: time, and infidelity to the exact one.
+
+    Angles are uniformly random; quimb runs once, without a warm-up.
+    """
+    import jax
+
+    import hypercircuit
+    from hypercircuit._threads import one_lapack_thread
+    from hypercircuit.state import truncated_tensors
+
+    def angles(depth, n_qubits, seed, dtype=np.float32):
+        circuit = hypercircuit.Brickwork(depth)
+        return circuit.init(jax.random.key(seed), n_qubits, how="uniform", dtype=dtype)
+
+    def ours(params, max_bond, scheme):
+        circuit = hypercircuit.Brickwork(params.shape[0])
+        return truncated_tensors(circuit, params, max_bond=max_bond, scheme=scheme)
+
+    def infidelities(make):
+        n_qubits, depth, max_bond = OVERLAP_SIZE
+        found = []
+        for seed in range(OVERLAP_SEEDS):
+            wide = angles(depth, n_qubits, seed, np.float64)
+            exact = ours(wide, 2 ** (depth // 2), "sweep").to_quimb()
+            state = make(wide.astype(np.float32), max_bond).astype("complex128")
+            found.append(1 - abs(exact.H @ state) ** 2 / abs((exact.H @ exact) * (state.H @ state)))
+        return {"infidelity": float(np.mean(found)), "infidelities": [float(f) for f in found]}
+
+    n_qubits, depth, max_bond = PEER_SIZE
+    params = angles(depth, n_qubits, 0)
+    rows = []
+    with one_lapack_thread():
+        for scheme in ("sweep", "parallel"):
+            run, compile_seconds = compile_function(
+                functools.partial(ours, max_bond=max_bond, scheme=scheme), params
+            )
+            seconds = median_seconds(functools.partial(run, params), repeats)
+            jitted = jax.jit(functools.partial(ours, scheme=scheme), static_argnames="max_bond")
+            error = infidelities(lambda p, bond, f=jitted: f(p, max_bond=bond).to_quimb())
+            name = f"hypercircuit, {scheme}"
+            row = {"implementation": name, "seconds": seconds, "compile_seconds": compile_seconds}
+            rows.append(row | error)
+        for alternate in (True, False):
+            start = time.perf_counter()
+            quimb_truncated(np.asarray(params), max_bond, alternate=alternate)
+            seconds = time.perf_counter() - start
+            error = infidelities(
+                lambda p, bond, a=alternate: quimb_truncated(np.asarray(p), bond, alternate=a)
+            )
+            order = "layers back and forth" if alternate else "layers from left to right"
+            rows.append(
+                {"implementation": f"quimb CircuitMPS, {order}", "seconds": seconds} | error
+            )
+    fastest = min(row["seconds"] for row in rows if row["implementation"].startswith("quimb"))
+    sizes = {"n_qubits": n_qubits, "depth": depth, "bond": max_bond}
+    return [sizes | row | {"speed": fastest / row["seconds"]} for row in rows]
 
 
 def compression(repeats, *, bond):
@@ -547,6 +685,14 @@ def _problems() -> dict[str, Problem]:
     for n_qubits, bond in OPERATOR_SIZES:
         measure = functools.partial(operator_step, n_qubits=n_qubits, bond=bond)
         found[f"operator-step-{n_qubits}-{bond}"] = Problem("operator-step", measure)
+    for n_qubits, depth, bond in TRUNCATED_SIZES:
+        for scheme in ("sweep", "parallel"):
+            measure = functools.partial(
+                truncated_step, n_qubits=n_qubits, depth=depth, max_bond=bond, scheme=scheme
+            )
+            found[f"truncated-{n_qubits}-{scheme}"] = Problem("truncated", measure)
+    # In 64-bit mode for the exact states; what is timed is complex64.
+    found["truncated-peers"] = Problem("truncated-peers", truncated_peers, double=True)
     for bond in (32, 64, 128):
         found[f"compression-{bond}"] = Problem(
             "compression", functools.partial(compression, bond=bond)
@@ -661,6 +807,36 @@ GROUPS = {
             Column("operator (MB)", "operator_bytes", "{:.0f}", 1e-6),
             _COMPILE,
             _MEMORY,
+        ),
+    ),
+    "truncated": Group(
+        "Truncated state at random angles with its energy of an operator of bond "
+        f"{TRUNCATED_OPERATOR_BOND}, complex64",
+        (
+            _QUBITS,
+            _DEPTH,
+            Column("max_bond", "bond"),
+            Column("scheme", "scheme"),
+            Column("forward (s)", "forward_seconds", "{:.2f}"),
+            Column("with gradient (s)", "seconds_per_step", "{:.2f}"),
+            Column("times the forward", "step_over_forward", "{:.1f}"),
+            _COMPILE,
+            _MEMORY,
+            Column("load", "load_before", "{:.0f}"),
+        ),
+    ),
+    "truncated-peers": Group(
+        "Truncated state of {} qubits, depth {}, max_bond {}, cutoff 0, forward; infidelity to the "
+        "exact state of {} qubits, depth {}, max_bond {}, mean of {} random circuits".format(
+            *PEER_SIZE, *OVERLAP_SIZE, OVERLAP_SEEDS
+        ),
+        (
+            Column("implementation", "implementation"),
+            Column("forward (s)", "seconds", "{:.2f}"),
+            Column("times as fast as quimb's best", "speed", "{:.1f}"),
+            _COMPILE,
+            Column("infidelity", "infidelity", "{:.4f}"),
+            Column("load", "load_before", "{:.0f}"),
         ),
     ),
     "compression": Group(

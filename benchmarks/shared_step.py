@@ -25,7 +25,8 @@ mesh = connect(expected=processes, coordinator=sys.argv[4], process_id=process)
 import figures  # noqa: E402
 
 import hypercircuit  # noqa: E402
-from hypercircuit.train import ShardedEnergy, Shards  # noqa: E402
+from hypercircuit._shards import Shards  # noqa: E402
+from hypercircuit.train import ShardedEnergy  # noqa: E402
 
 STRATEGIES = {"cumulant": (hypercircuit.Cumulant(), 500), "exact": (hypercircuit.Exact(), 100)}
 strategy, size = STRATEGIES[kind]

@@ -518,3 +518,72 @@ def finite_difference_gradient(f, x, eps):
         step[index] = eps
         gradient[index] = (f(x + step) - f(x - step)) / (2.0 * eps)
     return gradient
+
+
+# ---------------------------------------------------------------- truncated states
+
+
+def truncated_brickwork(angles, max_bond, cutoff=0.0, exact_layers=0):
+    """Return the brickwork's truncated state, shape (2**n_qubits,), and what was thrown away.
+
+    Gate by gate with an orthogonality centre: the two sites of every CX are joined, split by an
+    SVD, and cut to the largest singular values. Layers are swept in turn from left to right and
+    back, the last one from left to right.
+
+    Args:
+        angles: as for `brickwork_statevector`.
+        max_bond: singular values that are kept at most.
+        cutoff: those whose square is below this share of the sum of squares are dropped as well.
+        exact_layers: the first layers, which `cutoff` does not apply to.
+
+    Returns:
+        The normalised state, and the share of the squared norm that was thrown away in every layer
+        at every bond, shape (depth, n_qubits - 1).
+    """
+    depth, n_qubits, _ = angles.shape
+    sites = [np.array([1.0, 0.0], complex).reshape(1, 2, 1) for _ in range(n_qubits)]
+    discarded = np.zeros((depth, n_qubits - 1))
+    centre = 0
+
+    def to_right(site):
+        left, _, right = sites[site].shape
+        q, rest = np.linalg.qr(sites[site].reshape(left * 2, right))
+        sites[site] = q.reshape(left, 2, -1)
+        sites[site + 1] = np.tensordot(rest, sites[site + 1], 1)
+
+    def to_left(site):
+        left, _, right = sites[site].shape
+        q, rest = np.linalg.qr(sites[site].reshape(left, 2 * right).T)
+        sites[site] = q.T.reshape(-1, 2, right)
+        sites[site - 1] = np.tensordot(sites[site - 1], rest.T, 1)
+
+    for layer in range(1, depth + 1):
+        controls = list(range(layer % 2, n_qubits - 1, 2))
+        if (depth - layer) % 2 == 1:
+            controls.reverse()
+        for control in controls:
+            while centre < control:
+                to_right(centre)
+                centre += 1
+            while centre > control:
+                to_left(centre)
+                centre -= 1
+            joined = np.tensordot(sites[control], sites[control + 1], 1)
+            left, _, _, right = joined.shape
+            joined = np.einsum("abst,lstr->labr", CX.reshape(2, 2, 2, 2), joined)
+            u, values, v = np.linalg.svd(joined.reshape(2 * left, 2 * right), full_matrices=False)
+            weights = values**2 / np.sum(values**2)
+            share = cutoff if layer > exact_layers else 0.0
+            rank = max(1, min(max_bond, np.sum(weights >= share)))
+            discarded[layer - 1, control] = np.sum(weights[rank:])
+            kept = values[:rank] / np.linalg.norm(values[:rank])
+            sites[control] = u[:, :rank].reshape(left, 2, rank)
+            sites[control + 1] = (kept[:, None] * v[:rank]).reshape(rank, 2, right)
+            centre = control + 1
+        for site, (theta, phi) in enumerate(angles[layer - 1]):
+            gate = rotation(PAULI_Z, phi) @ rotation(PAULI_Y, theta)
+            sites[site] = np.einsum("st,ltr->lsr", gate, sites[site])
+    state = np.ones((1, 1))
+    for tensor in sites:
+        state = np.tensordot(state, tensor, 1).reshape(-1, tensor.shape[2])
+    return state[:, 0] / np.linalg.norm(state), discarded

@@ -17,14 +17,17 @@ import optax
 from jax.sharding import Mesh
 
 from hypercircuit import Brickwork, Cumulant, Exact, Progress, Sampled, Schedule, Statevector
+from hypercircuit._shards import Shards
 from hypercircuit.circuit import Chain
 from hypercircuit.cluster import connect
 from hypercircuit.config import Config
 from hypercircuit.decode import exact_energy
 from hypercircuit.energy import EnergyKind
 from hypercircuit.hamiltonian import LossHamiltonian, compile_loss
+from hypercircuit.hamiltonian.mpo.phases import PhaseTerms
+from hypercircuit.hamiltonian.mpo.sketch import sketch
 from hypercircuit.run import train_run
-from hypercircuit.train import KLPenalty, Shards, TrainResult, restarts, train
+from hypercircuit.train import KLPenalty, TrainResult, restarts, train
 from problems import Problem
 
 PROBLEM = Problem("softmax", 3, 4, step=0.25, n_examples=7)
@@ -46,12 +49,28 @@ RUN = {
     },
     "decode": {"samples": 3, "beam": 2},
 }
+WEIGHTS = np.linspace(0.2, 0.7, 10)
 QUIET = Progress(enabled=False)
 
 
 def hamiltonian() -> LossHamiltonian:
     """The compiled loss of the problem."""
     return compile_loss(PROBLEM.network, PROBLEM.data, PROBLEM.loss_object)
+
+
+def phases() -> PhaseTerms:
+    """Terms of 11 rows on two blocks of 5 sites, which no even number of devices divides."""
+    rng = np.random.default_rng(4)
+    row = np.sort(rng.integers(0, 11, 43))
+    row[-1] = 10
+    return PhaseTerms(
+        rng.normal(size=(7, 5)) * (rng.random((7, 5)) < 0.6),
+        rng.integers(0, 7, 11),
+        rng.integers(-1, 2, (11, 2)),
+        row,
+        rng.normal(size=43),
+        rng.normal(size=43) + 1j * rng.normal(size=43),
+    )
 
 
 def descend(
@@ -115,6 +134,11 @@ def work(mesh: Mesh | None, folder: Path) -> dict[str, np.ndarray]:
         mesh=mesh,
     )
     found["restarts-params"], found["restarts-energies"] = many.params, many.energies
+    shards = None if mesh is None else Shards(mesh)
+    # Nothing is truncated: directions without weight would differ.
+    operator = sketch(phases(), 40, probabilities=WEIGHTS, dtype=np.float64, shards=shards)
+    bits = np.random.default_rng(5).integers(0, 2, (40, len(WEIGHTS)))
+    found["operator"] = operator.values(bits)
     return found
 
 

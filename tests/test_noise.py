@@ -1,5 +1,6 @@
 """Noisy circuits, exact and by trajectories, against density matrices in plain NumPy."""
 
+import dataclasses
 import re
 
 import equinox as eqx
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 import oracles
+from hypercircuit.bnn import Dense, Network, neuron_gates
 from hypercircuit.circuit import Brickwork, Noise, Noisy
 from hypercircuit.energy import Contraction, Exact, Sampled, Statevector, trajectory_energy
-from hypercircuit.hamiltonian import compile_loss
+from hypercircuit.hamiltonian import LOSSES, compile_loss
 from hypercircuit.state import (
     condition,
     correlations,
@@ -22,7 +24,7 @@ from hypercircuit.state import (
     sample,
     trajectory_mps,
 )
-from problems import Problem
+from problems import PROBLEMS, Problem
 
 #: Depth, qubits, rotations and the probabilities of errors, all different.
 CASES = {
@@ -262,6 +264,45 @@ def test_energies_of_noisy_chains(kind):
     found = trajectory_energy(pure, noisy, params, jax.random.key(2), 600, at_once=100)
     assert abs(float(found.value) - expected) < 4.5 * float(found.standard_error)
     assert abs(float(jax.jit(pure)(params, batch)) - expected) > 4.5 * float(found.standard_error)
+
+
+# ---------------------------------------------------------------- exact energies of every kind
+
+HIDDEN = Network((Dense(2, 2), Dense(2, 1)), activation="tanh", choices=(neuron_gates(),))
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "rotations"),
+    [
+        pytest.param("softmax-sparse-odd", 3, "ry-rz", marks=slow),
+        pytest.param("softmax-apart", 3, "ry", marks=slow),
+        pytest.param("logistic-real", 4, "ry-rz", marks=slow),
+        pytest.param("softmax-choices-reversed", 3, "ry-rz", marks=slow),
+        ("logistic-gaps", 3, "ry"),
+        pytest.param("hidden", 3, "ry-rz", marks=slow),
+    ],
+)
+def test_exact_energy_and_gradient_of_terms(name: str, depth: int, rotations: str):
+    """Against the loss of every network and the noisy distribution, with choices and layers."""
+    if name == "hidden":
+        network, loss, data = HIDDEN, LOSSES["logistic"](), PROBLEMS["squared-one"].data
+        data = dataclasses.replace(data, x=data.x[:, :2], image_shape=None)
+    else:
+        problem = PROBLEMS[name]
+        network, loss, data = problem.network, problem.loss_object, problem.data
+    hamiltonian = compile_loss(network, data, loss, tolerance=1e-6)
+    n_qubits, n_examples = hamiltonian.n_qubits, hamiltonian.n_examples
+    noisy = Noisy(Brickwork(depth, rotations), Noise(0.05, 0.1, 0.02))
+    params = noisy.init(jax.random.key(1), n_qubits, how="uniform", dtype=np.float64)
+    table = probabilities(prepare(noisy, params))
+    prepared = Exact().prepare(hamiltonian, noisy, batch_size=n_examples, dtype=np.float64)
+    batch = prepared.batch(np.arange(n_examples))
+    value, gradient = jax.jit(jax.value_and_grad(prepared))(params, batch)
+    assert abs(float(value) - table @ hamiltonian.diagonal()) < 1e-11
+    step, at = 1e-5, (0, 2, 0)
+    ends = [jax.jit(prepared)(params.at[at].add(sign * step), batch) for sign in (1, -1)]
+    assert abs(float(gradient[at]) - float(ends[0] - ends[1]) / (2 * step)) < 1e-8
 
 
 # ---------------------------------------------------------------- what is refused

@@ -19,13 +19,15 @@ README = ROOT / "README.md"
 
 #: Data flows from top to bottom: a room imports only from rooms above it.
 ROOMS = (
-    "_threads",
+    "_cores",
     "_files",
     "_hdf5",
     "_quimb",
     "_threads",
     "_precision",
+    "_shards",
     "_types",
+    "_versions",
     "data",
     "bnn",
     "hamiltonian",
@@ -38,14 +40,20 @@ ROOMS = (
     "cluster",
     "config",
     "problem",
+    "run_diagnose",
     "run",
     "run_restarts",
     "run_compile",
     "run_sweep",
     "run_compare",
+    "run_submit",
     "cli_sweep",
+    "run_estimate",
+    "cli_cluster",
     "run_export",
     "run_noise",
+    "run_report",
+    "cli_submit",
     "cli",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))

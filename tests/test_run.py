@@ -191,7 +191,7 @@ def test_report_states_data_certificate_and_circuit(tiny: tuple):
     for pattern in (
         r"mnist-train: 500 training, \d+ validation and 2115 test examples",
         r"logistic loss of 500 examples on 10 qubits: .* spectral error at most",
-        r"brickwork of depth 2 on 10 qubits: exact bond 2, 40 angles; energy cumulant-2, 20 steps",
+        r"brickwork of depth 2 on 10 qubits: exact bond 2, 40 parameters; energy cumulant-2, 20",
         r"energy \d\.\d+ \(exact, 500 examples, spectral error at most",
         rf"results in {re.escape(str(folder))}",
     ):
@@ -470,3 +470,83 @@ def test_softmax_of_all_pixels_and_classes(depth: int, tmp_path: Path):
     assert width > 1400
     assert height > 350
     assert (tmp_path / "weights.png").stat().st_size > 50_000
+
+
+# ---------------------------------------------------------------- states of bounded bond
+
+BOUNDED = {
+    "truncated": {"circuit": {"depth": 6}, "state": {"engine": "truncated", "max_bond": 3}},
+    "free": {
+        "circuit": {"ansatz": "free-mps", "depth": 4},
+        "state": {"max_bond": 3, "diagnostics": True},
+        "energy": {"kind": "sampled", "check_examples": 20},
+    },
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_states_of_bounded_bond_train_resume_and_decode(name: str, tmp_path: Path):
+    config = changed(**BOUNDED[name])
+    whole = train_run(config, tmp_path / "whole", report=lambda _: None)
+    assert whole["status"] == "finished"
+    history = History.load(tmp_path / "whole")
+    assert np.mean(history.energy[-5:]) < np.mean(history.energy[:5])
+    assert whole["train_accuracy"] > 0.8
+    assert "bond 3" in whole["energy_state"]
+    bits, logs = sample_run(tmp_path / "whole", 5)
+    assert bits.shape == (5, 10)
+    assert (logs < 0).all()
+    # The checkpoint of a run that ended halfway is gone on from, bit for bit.
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "checkpoints").mkdir()
+    kept = tmp_path / "whole" / "checkpoints" / "checkpoint-00000010.npz"
+    (half / "checkpoints" / kept.name).write_bytes(kept.read_bytes())
+    resumed = train_run(config, half, report=lambda _: None)
+    assert resumed["energy"] == whole["energy"]
+    assert resumed["best"] == whole["best"]
+
+
+def test_diagnostics_are_files_of_the_run(tmp_path: Path):
+    config = changed(
+        circuit={"depth": 5},
+        state={"engine": "truncated", "max_bond": 2},
+        train={"steps": 2, "evaluate_every": 2, "checkpoint_every": 2},
+    )
+    result = train_run(config, tmp_path, report=lambda _: None)
+    assert "diagnostics" not in result
+    assert main(["diagnose", str(tmp_path)]) == 0
+    numbers = json.loads((tmp_path / "diagnostics.json").read_text())
+    assert numbers["energy_error_from"] == "the exact state"
+    difference = abs(numbers["energy_at_max_bond"] - numbers["energy_exact"])
+    assert difference <= numbers["energy_error"]
+    with np.load(tmp_path / "diagnostics.npz") as arrays:
+        assert arrays["entropy"].shape == (9,)
+        assert arrays["discarded"].shape == (5, 9)
+        np.testing.assert_allclose((arrays["spectrum"] ** 2).sum(1), 1, atol=1e-6)
+    assert (tmp_path / "entropy.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"state": {"engine": "truncated"}, "circuit": {"ansatz": "free-mps", "depth": 4}},
+            "state.engine='truncated' is for brickworks, got circuit.ansatz='free-mps'",
+        ),
+        ({"state": {"max_bond": 8}}, "state.max_bond is used only with state.engine='truncated'"),
+        ({"state": {"cutoff": 1e-9}}, "state.cutoff is used only with state.engine='truncated'"),
+        ({"circuit": {"ansatz": "free-mps", "depth": 8}}, "circuit.depth is not used"),
+        (
+            {"state": {"engine": "truncated"}, "energy": {"order": 4}},
+            "energy.order must be 2 in states of bounded bond, got 4",
+        ),
+        (
+            {"state": {"engine": "truncated"}, "network": {"hidden": [3], "outputs": 1}},
+            "energy.kind='cumulant' of a network with hidden layers takes exact states",
+        ),
+    ],
+)
+def test_settings_of_the_state_that_do_not_fit_are_refused(sections: dict, message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        changed(**sections)

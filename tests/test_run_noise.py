@@ -123,6 +123,7 @@ def test_every_accuracy_is_that_of_the_oracle():
     np.testing.assert_allclose(every_accuracy(network, Logistic(), data), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_noise_of_restarts(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = str(tmp_path / "run")
     assert main(["restarts", str(config), "--out", run]) == 0
@@ -161,6 +162,7 @@ def test_noise_of_restarts(config: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert (out / "noise.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_run_trained_with_noise(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The stored energy is that of the noisy state, and samples are its samples."""
     run = tmp_path / "run"

@@ -240,3 +240,16 @@ def test_stop_signal_saves_the_members(work: Path, capsys: pytest.CaptureFixture
         assert step >= 1
     assert main(["sweep", "status", "out"]) == 0
     assert "0001-seed1  interrupted, saved at step " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_table_of_truncated_states_has_the_columns_that_a_comparison_reads(work: Path):
+    state = '\n[state]\nengine = "truncated"\nmax_bond = 2\ndiagnostics = true\n'
+    (work / "truncated.toml").write_text(CONFIG.replace("depth = 1", "depth = 6") + state)
+    axes = ["--grid", "train.seed=3"]
+    assert main(["sweep", "truncated.toml", *axes, "--out", "out", "--workers", "1"]) == 0
+    row = pyarrow.parquet.read_table(work / "out" / "table.parquet").to_pylist()[0]
+    for name in ("discarded_weight", "max_discarded", "entropy_max", "entropy_mean"):
+        assert row[name] >= 0
+    assert "energy_error" in row
+    assert "diagnostics.max_entropy" not in row

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 import oracles
 from compilation import equal_programs_compiled_once
+from hypercircuit._versions import changed_versions, source_digest
 from hypercircuit.circuit import Brickwork
 from hypercircuit.energy import Cumulant, Exact
 from hypercircuit.energy.cumulant import CumulantEnergy
@@ -229,7 +231,16 @@ def test_resumed_run_is_the_undisturbed_one_bit_for_bit(kind: str, tmp_path: Pat
     assert_same(run(kind, tmp_path), undisturbed(kind))
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 7), (signal.SIGINT, 18)])
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (signal.SIGTERM, 7),
+        (signal.SIGINT, 18),
+        (signal.SIGUSR1, 6),
+        (signal.SIGUSR2, 10),
+        (signal.SIGHUP, 29),
+    ],
+)
 def test_signal_leaves_a_run_that_the_same_call_finishes(number: int, step: int, tmp_path: Path):
     before = signal.getsignal(number)
     stopped = run(folder=tmp_path, progress=SignalAfter(step=step, number=number))
@@ -239,6 +250,31 @@ def test_signal_leaves_a_run_that_the_same_call_finishes(number: int, step: int,
     assert signal.getsignal(number) is before
     assert (tmp_path / CHECKPOINTS / f"checkpoint-{step:08d}.npz").exists()
     assert_same(run(folder=tmp_path), undisturbed())
+
+
+def test_checkpoint_of_other_code_is_taken_with_a_warning(tmp_path: Path, monkeypatch):
+    run(folder=tmp_path, schedule=dataclasses.replace(SCHEDULE, steps=12))
+    there = source_digest()
+    loop = importlib.import_module("hypercircuit.train.loop")
+    monkeypatch.setattr(loop, "source_digest", lambda: "other")
+    message = rf"of step 12 in .* other code or another device: source {there} \(now other\);"
+    with pytest.warns(RuntimeWarning, match=message):
+        found = run(folder=tmp_path)
+    assert_same(found, undisturbed())
+    assert changed_versions({"jax": "1", "old": "2"}, {"jax": "3", "numpy": "4"}) == [
+        "jax 1 (now 3)",
+        "numpy unknown (now 4)",
+        "old 2 (now unknown)",
+    ]
+
+
+def test_truncated_checkpoint_loses_its_own_steps_alone(tmp_path: Path):
+    """A kill while the newest is written, on a disk that renames before it writes."""
+    run(folder=tmp_path, schedule=dataclasses.replace(SCHEDULE, steps=12))
+    newest = tmp_path / CHECKPOINTS / "checkpoint-00000012.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="of step 12 is damaged"):
+        assert_same(run(folder=tmp_path), undisturbed())
 
 
 def test_finished_run_is_only_read(tmp_path: Path):

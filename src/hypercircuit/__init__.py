@@ -1,5 +1,6 @@
 """Train binary neural networks in quantum superposition with tensor networks."""
 
+from ._shards import device_mesh as device_mesh
 from .bnn import (
     PUBLISHED_ENCODINGS as PUBLISHED_ENCODINGS,
     Choice as Choice,
@@ -19,9 +20,11 @@ from .bnn import (
 )
 from .circuit import (
     Brickwork as Brickwork,
+    FreeMPS as FreeMPS,
     Graph as Graph,
     Noise as Noise,
     Noisy as Noisy,
+    Truncated as Truncated,
     save_qasm as save_qasm,
     to_qasm as to_qasm,
 )
@@ -78,11 +81,17 @@ from .hamiltonian import (
     compile_loss as compile_loss,
     compress_loss as compress_loss,
 )
-from .run import evaluate_run as evaluate_run, sample_run as sample_run, train_run as train_run
+from .run import (
+    diagnose_run as diagnose_run,
+    evaluate_run as evaluate_run,
+    sample_run as sample_run,
+    train_run as train_run,
+)
 from .run_compare import ComparisonSettings as ComparisonSettings, compare_run as compare_run
 from .run_compile import compile_run as compile_run
 from .run_export import export_run as export_run
 from .run_noise import noise_run as noise_run
+from .run_report import ReportSettings as ReportSettings, report_run as report_run
 from .run_restarts import restarts_run as restarts_run
 from .run_sweep import (
     plan_sweep as plan_sweep,
@@ -91,6 +100,7 @@ from .run_sweep import (
 )
 from .state import (
     Born as Born,
+    ChainMPS as ChainMPS,
     ExactMPS as ExactMPS,
     born as born,
     correlations as correlations,
@@ -98,6 +108,7 @@ from .state import (
     log_probability as log_probability,
     marginals as marginals,
     most_likely as most_likely,
+    prepare_state as prepare_state,
     sample as sample,
     trajectory_mps as trajectory_mps,
 )
@@ -126,7 +137,6 @@ from .train import (
     RestartResult as RestartResult,
     Schedule as Schedule,
     TrainResult as TrainResult,
-    device_mesh as device_mesh,
     make_optimiser as make_optimiser,
     restarts as restarts,
     train as train,

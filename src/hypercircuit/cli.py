@@ -1,11 +1,16 @@
-"""The command line: ``hypercircuit train | restarts | compile | evaluate | sample | ...``.
+"""The command line.
 
-Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 interrupted and resumable.
+``train | restarts | compile | sweep | compare | report | submit | status | evaluate | sample |
+export | noise | diagnose | estimate | doctor``
+
+Exit codes: 0 done, 1 the energy became non-finite, 2 bad input, 75 stopped early by a signal: the
+same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,34 +21,62 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._files import write_atomically
+from .cli_cluster import add_cluster_commands
+from .cli_submit import add_submit_commands
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
 from .cluster import connect
-from .config import Config, load_config
-from .run import evaluate_run, run_fingerprint, sample_run, train_run
+from .cluster.compile_cache import cache_folder, cache_settings, make_cache, remove_unreadable
+from .cluster.threads import limit_threads
+from .config import load_config
+from .run import diagnose_run, evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
 from .run_export import export_run
 from .run_noise import noise_run
+from .run_report import ReportSettings, report_run
 from .run_restarts import restarts_run
+from .train import stop_where_nothing_is_lost
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.
+
+    Without `arguments` it is the command of this process, whose threads and compile cache it sets.
+    """
     words = spell_out(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     if not getattr(options, "computes", True):
         # An accelerator's memory belongs to the processes that this one starts.
         jax.config.update("jax_platforms", "cpu")
     try:
-        return options.run(options)
+        with stop_where_nothing_is_lost():
+            if arguments is None:
+                limit_threads(os.environ)
+                if getattr(options, "computes", True):
+                    _keep_programs()
+            return options.run(options)
     except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "hypercircuit: interrupted; the same command continues",
-            file=sys.stderr,
-        )
+        print("hypercircuit: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs for the next start, where that is possible."""
+    try:
+        folder = cache_folder(os.environ)
+        if folder is None:
+            return
+        problem = make_cache(folder)
+        if problem is None:
+            remove_unreadable(folder)
+            for name, value in cache_settings(folder).items():
+                jax.config.update(name, value)
+    except (OSError, RuntimeError) as error:
+        problem = str(error)
+    if problem is not None:
+        print(f"hypercircuit: no compile cache: {problem}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,9 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     compile_.add_argument(
         "--state", metavar="RUN", help="a finished run: its trained state weighs and tests errors"
     )
+    _add_processes(compile_)
     compile_.set_defaults(run=_compile)
 
     add_sweep_commands(commands)
+    add_submit_commands(commands)
+    add_cluster_commands(commands)
 
     evaluate = commands.add_parser("evaluate", help="score a run's best network")
     evaluate.add_argument("folder", metavar="RUN")
@@ -100,6 +136,27 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", metavar="FILE.npz", help="default: RUN/samples.npz")
     sample.set_defaults(run=_sample)
+
+    page = commands.add_parser("report", help="write one HTML page about a run, a study or a sweep")
+    page.add_argument("folder", metavar="RUN|SWEEP")
+    defaults = ReportSettings()
+    page.add_argument(
+        "--samples",
+        type=int,
+        default=defaults.samples,
+        metavar="N",
+        help=f"networks drawn for the histogram of losses; 0: none (default: {defaults.samples})",
+    )
+    page.add_argument(
+        "--examples",
+        type=int,
+        default=defaults.examples,
+        metavar="N",
+        help=f"training examples that they are scored on (default: {defaults.examples})",
+    )
+    page.add_argument("--seed", type=int, default=defaults.seed, help="of the draw")
+    page.add_argument("--out", metavar="FILE.html", help="default: report.html in the folder")
+    page.set_defaults(run=_page)
 
     export = commands.add_parser(
         "export", help="write the trained circuit or a network for other programs"
@@ -141,6 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     noise.add_argument("--out", metavar="DIR", help="default: RUN")
     noise.set_defaults(run=_noise)
+    diagnose = commands.add_parser(
+        "diagnose", help="entanglement, correlations and truncation errors of a trained state"
+    )
+    diagnose.add_argument("folder", metavar="RUN")
+    diagnose.set_defaults(run=_diagnose)
     return parser
 
 
@@ -160,17 +222,16 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
         "many processes", "one run on several machines or devices; under srun nothing is needed"
     )
     group.add_argument(
-        "--processes", type=int, metavar="N", help="that there must be (default: cluster.processes)"
+        "--processes", type=int, default=0, metavar="N", help="refuse to start with another number"
     )
     group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, without srun")
     group.add_argument("--process-id", type=int, metavar="I", help="0 to N - 1, without srun")
 
 
-def _mesh(options: argparse.Namespace, config: Config) -> Mesh | None:
+def _mesh(options: argparse.Namespace) -> Mesh | None:
     """The devices of all processes, None for a single one."""
-    expected = config.cluster.processes if options.processes is None else options.processes
     return connect(
-        expected=expected, coordinator=options.coordinator, process_id=options.process_id
+        expected=options.processes, coordinator=options.coordinator, process_id=options.process_id
     )
 
 
@@ -181,7 +242,7 @@ def _train(options: argparse.Namespace) -> int:
     folder = options.out
     if folder is None:
         folder = Path("runs") / (Path(options.config).stem if options.config else "mnist")
-    result = train_run(config, folder, report=_report, mesh=_mesh(options, config))
+    result = train_run(config, folder, report=_report, mesh=_mesh(options))
     return {"finished": 0, "interrupted": INTERRUPTED}.get(result["status"], 1)
 
 
@@ -190,7 +251,7 @@ def _restarts(options: argparse.Namespace) -> int:
     if config.train.precision == "float64":
         jax.config.update("jax_enable_x64", True)
     folder = options.out or Path("runs") / f"{Path(options.config).stem}-restarts"
-    result = restarts_run(config, folder, report=_report, mesh=_mesh(options, config))
+    result = restarts_run(config, folder, report=_report, mesh=_mesh(options))
     return {"finished": 0}.get(result["status"], INTERRUPTED)
 
 
@@ -199,7 +260,8 @@ def _compile(options: argparse.Namespace) -> int:
     if config.train.precision == "float64":
         jax.config.update("jax_enable_x64", True)
     folder = options.out or Path("runs") / f"{Path(options.config).stem}-mpo"
-    result = compile_run(config, folder, state=options.state, report=_report)
+    mesh = _mesh(options)
+    result = compile_run(config, folder, state=options.state, report=_report, mesh=mesh)
     return {"finished": 0}.get(result["status"], INTERRUPTED)
 
 
@@ -226,6 +288,12 @@ def _sample(options: argparse.Namespace) -> int:
         f"{options.n} networks of {bits.shape[1]} bits, log-probabilities "
         f"{log_probabilities.min():.1f} to {log_probabilities.max():.1f} nats: {path}"
     )
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    settings = ReportSettings(options.samples, options.examples, options.seed)
+    report_run(options.folder, settings, out=options.out, report=_report)
     return 0
 
 
@@ -261,6 +329,11 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(
             f"numbers separated by commas are needed, got {text!r}"
         ) from error
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    diagnose_run(options.folder, report=_report)
+    return 0
 
 
 def _report(message: str) -> None:

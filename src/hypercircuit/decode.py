@@ -17,14 +17,15 @@ from jax.sharding import Mesh
 from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from ._files import write_text
+from ._shards import Shards
 from ._types import Angles, AnyArray
 from .bnn import Choice, Network
-from .circuit import Chain, Graph
+from .circuit import Ansatz, Chain, Graph
 from .data import Dataset, Splits
 from .energy import Contraction, EnergyKind, Exact, PreparedEnergy
 from .hamiltonian import Loss, LossHamiltonian
-from .state import Born, born, exact_mps, joint_probabilities
-from .train import Progress, ShardedEnergy, Shards, StopSignals, agree_to_stop
+from .state import Born, born, joint_probabilities, prepare_state
+from .train import Progress, ShardedEnergy, StopSignals, agree_to_stop
 
 _NETWORKS_AT_ONCE = 16
 #: Loss and accuracy of every network, and of an ensemble.
@@ -70,7 +71,7 @@ class Decoded:
 
 
 def decode(
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     params: Angles,
     network: Network,
     loss: Loss,
@@ -132,8 +133,15 @@ def score_network(
     network: Network, loss: Loss, bits: UInt8[np.ndarray, " n_qubits"], data: Dataset
 ) -> tuple[float, float]:
     """The loss and the accuracy of one network."""
-    each, _ = _evaluate(network, loss, bits[None], data, slice(0, 1))
+    each = score_networks(network, loss, bits[None], data)
     return float(each[0, 0]), float(each[0, 1])
+
+
+def score_networks(
+    network: Network, loss: Loss, bits: UInt8[np.ndarray, "n n_qubits"], data: Dataset
+) -> _Rows:
+    """The loss and the accuracy of every network."""
+    return _evaluate(network, loss, bits, data, slice(0, 1))[0]
 
 
 def _evaluate(
@@ -224,7 +232,7 @@ def _saved_sums(
 
 def exact_energy(
     hamiltonian: LossHamiltonian,
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     params: Angles,
     *,
     batch_size: int = 200,
@@ -246,13 +254,12 @@ def exact_energy(
 
     See `full_energy` for the others; None only if `stop` ended it.
     """
-    if kind is None:
-        kind = Contraction() if isinstance(circuit, Graph) else Exact()
+    chosen: EnergyKind = kind or (Contraction() if isinstance(circuit, Graph) else Exact())
     chain: Any = circuit
-    strategy, dtype, n_examples = kind, np.dtype(params.dtype), hamiltonian.n_examples
+    dtype, n_examples = np.dtype(params.dtype), hamiltonian.n_examples
 
     def prepare(size: int) -> PreparedEnergy:
-        return strategy.prepare(hamiltonian, chain, batch_size=size, dtype=dtype)
+        return chosen.prepare(hamiltonian, chain, batch_size=size, dtype=dtype)
 
     if mesh is None:
         prepared = prepare(min(batch_size, n_examples))
@@ -263,7 +270,7 @@ def exact_energy(
 
 
 def magnetisation_images(
-    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Ansatz, params: Angles, network: Network, state: Born | None = None
 ) -> Float[np.ndarray, "units n_inputs"]:
     """The marginals <Z> of the first layer's weight qubits, unit by unit: +1 is surely bit 0."""
     values = (state or born(circuit, params)).marginals()
@@ -304,7 +311,7 @@ class ChosenOptions:
 
 
 def architecture(
-    circuit: Chain | Graph, params: Angles, network: Network, state: Born | None = None
+    circuit: Ansatz, params: Angles, network: Network, state: Born | None = None
 ) -> list[ChosenOptions]:
     """The distribution over the options of every architecture choice, exact marginals."""
     state = state or born(circuit, params)
@@ -327,7 +334,7 @@ def architectures(
 
 
 def _joint(circuit: Chain, params: Angles, sites: np.ndarray) -> jax.Array:
-    return joint_probabilities(exact_mps(circuit, params), sites)
+    return joint_probabilities(prepare_state(circuit, params), sites)
 
 
 def _chosen_options(choice: Choice, codes: AnyArray) -> ChosenOptions:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .bnn import Network
-from .circuit import Brickwork, Chain, Graph, Noise, Noisy
+from .circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noise, Noisy, Truncated
 from .config import Config, ConfigError, make_network
 from .data import (
     Dataset,
@@ -35,7 +35,7 @@ class Problem:
     splits: Splits
     network: Network
     loss: Loss
-    circuit: Chain | Graph
+    circuit: Ansatz
 
 
 def build_problem(config: Config) -> Problem:
@@ -64,7 +64,7 @@ def build_network(config: Config, data: Dataset) -> Network:
     return make_network(settings, data.n_inputs, settings.outputs or data.n_classes)
 
 
-def build_circuit(config: Config, network: Network, data: Dataset) -> Chain | Graph:
+def build_circuit(config: Config, network: Network, data: Dataset) -> Ansatz:
     """The configured hypercircuit on the network's register.
 
     **Raises:** `ConfigError` for a graph that the register or the data does not have, or a noisy
@@ -72,8 +72,8 @@ def build_circuit(config: Config, network: Network, data: Dataset) -> Chain | Gr
     """
     settings = config.circuit
     depth, rotations, n_qubits = settings.depth, settings.rotations, network.n_qubits
-    if settings.ansatz == "brickwork":
-        return build_chain(config, depth, n_qubits)
+    if settings.ansatz != "graph":
+        return build_chain(config, n_qubits)
     try:
         if settings.edges == "ring":
             graph = Graph.ring(n_qubits, depth, rotations)
@@ -100,17 +100,21 @@ def build_circuit(config: Config, network: Network, data: Dataset) -> Chain | Gr
     return graph
 
 
-def build_chain(config: Config, depth: int, n_qubits: int) -> Chain:
-    """The brickwork of this depth, with the configured errors if there are any.
+def build_chain(config: Config, n_qubits: int) -> Chain:
+    """The configured chain, with the configured errors of its gates if there are any.
 
     **Raises:** `ConfigError` for errors in a circuit too deep for its exact mixed state.
     """
-    circuit, settings = Brickwork(depth, config.circuit.rotations), config.noise
-    if not settings.present:
+    settings, state, rates = config.circuit, config.state, config.noise
+    if settings.ansatz == "free-mps":
+        return FreeMPS(state.max_bond, real=settings.rotations == "ry")
+    circuit = Brickwork(settings.depth, settings.rotations)
+    if state.engine == "truncated":
+        return Truncated(circuit, state.max_bond, state.cutoff, state.scheme)
+    if not rates.present:
         return circuit
-    factor = settings.multiplier
-    noise = Noise(factor * settings.one_qubit, factor * settings.two_qubit, settings.readout)
-    noisy = Noisy(circuit, noise)
+    factor = rates.multiplier
+    noisy = Noisy(circuit, Noise(factor * rates.one_qubit, factor * rates.two_qubit, rates.readout))
     try:
         check_size(noisy, n_qubits, np.dtype(config.train.precision))
     except ValueError as error:
@@ -118,9 +122,17 @@ def build_chain(config: Config, depth: int, n_qubits: int) -> Chain:
     return noisy
 
 
-def without_noise(circuit: Chain | Graph) -> Brickwork | Graph:
-    """The circuit whose gates do not err."""
-    return circuit.circuit if isinstance(circuit, Noisy) else circuit
+def bare_circuit(circuit: Ansatz) -> Brickwork | Graph:
+    """The circuit of gates that an ansatz stands for: without errors, without truncation.
+
+    **Raises:** `ValueError` for a free MPS, which has none.
+    """
+    if isinstance(circuit, FreeMPS):
+        raise ValueError(
+            "a free MPS is not made by a circuit; take a run with circuit.ansatz='brickwork' or "
+            "'graph'"
+        )
+    return circuit.circuit if isinstance(circuit, (Noisy, Truncated)) else circuit
 
 
 def _grid(network: Network, data: Dataset, depth: int, rotations: str) -> Graph:

@@ -5,10 +5,12 @@ checkpoints/       parameters, optimiser and best network so far; the same comma
 history.csv        energy, gradient norm and seconds of every step (and the penalty's kl and beta)
 evaluations.csv    the energy's error and the validation accuracy at every evaluation (the training
                    accuracy, if no validation examples are held out)
-angles.npz         the trained angles, (depth, n_qubits, kinds) in radians
+angles.npz         the trained angles, (depth, n_qubits, kinds) in radians; or the parameters of a
+                   free MPS, see `FreeMPS`
 best_network.npz   the best network found: see `save_network`
 result.json        everything one compares runs by
 training.png, weights.png, architecture.png
+diagnostics.json, diagnostics.npz, entropy.png   with state.diagnostics, see `run_diagnose`
 """
 
 from __future__ import annotations
@@ -16,10 +18,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,9 +32,12 @@ from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
+from ._shards import Shards
+from ._threads import one_lapack_thread
 from ._types import Angles
+from ._versions import versions
 from .bnn import save_network
-from .circuit import Chain, Graph, Noisy
+from .circuit import Ansatz, FreeMPS, Graph, Noisy, Truncated
 from .config import Config, ConfigError, load_config
 from .decode import (
     ChosenOptions,
@@ -55,19 +58,21 @@ from .energy import (
     Statevector,
     choose_energy,
     sampled_energy,
+    why_not_exact,
 )
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
 from .hamiltonian.mpo import around_state, check_route, load_compressed
 from .problem import (
     Problem,
+    bare_circuit,
     build_chain,
     build_problem,
     class_labels,
     describe_data,
     describe_preprocessing,
-    without_noise,
 )
+from .run_diagnose import describe_diagnostics, write_diagnostics
 from .state import Born, born
 from .state.born import AT_ONCE
 from .study import plot_architecture, plot_training, plot_weights, trusted_optimum
@@ -77,7 +82,6 @@ from .train import (
     KLPenalty,
     Progress,
     Schedule,
-    Shards,
     StopSignals,
     TrainResult,
     agree_to_stop,
@@ -89,9 +93,11 @@ from .train import (
 Report = Callable[[str], None]
 #: Samples of the state that the classical search starts from.
 _STARTS = 32
-_PACKAGES = ("hypercircuit", "jax", "jaxlib", "optax", "equinox", "numpy", "quimb", "cotengra")
+#: How processes of one run come to do the same.
+SAME_COMMAND = "start all processes with the same command, and with a folder that all of them see"
 
 
+@one_lapack_thread()
 def train_run(
     config: Config,
     folder: str | os.PathLike[str],
@@ -119,7 +125,7 @@ def train_run(
         shards.check_same(
             f"the settings of the run and the state of {folder}",
             f"{config.to_toml()}{finished is not None}".encode(),
-            "start all processes with the same command, and with a folder that all of them see",
+            SAME_COMMAND,
         )
     if finished is not None:
         report(f"{folder} holds a finished run; choose another --out to train again")
@@ -135,7 +141,7 @@ def train_run(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
         )
         report(hamiltonian.describe())
-        kind = _energy_kind(config, hamiltonian, report)
+        kind = _energy_kind(config, hamiltonian, problem.circuit, report)
         if isinstance(kind, (Statevector, MPO)) and jax.process_count() == 1:
             mesh = shards = None  # all the examples at once: nothing to share out
         if isinstance(kind, Contraction):
@@ -189,7 +195,9 @@ def _finished_result(folder: Path, config: Config) -> dict[str, Any] | None:
     return result if result["status"] == "finished" else None
 
 
-def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -> EnergyKind:
+def _energy_kind(
+    config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, report: Report
+) -> EnergyKind:
     """The configured strategy; `"auto"` says which one it chose and why.
 
     **Raises:** `ConfigError` for a strategy that the loss does not have.
@@ -203,7 +211,7 @@ def _energy_kind(config: Config, hamiltonian: LossHamiltonian, report: Report) -
             )
         return _contraction(config)
     if settings.kind == "auto":
-        return _chosen_energy(hamiltonian, settings.samples, report)
+        return _chosen_energy(hamiltonian, circuit, settings.samples, report)
     if settings.kind == "statevector":
         check_statevector(hamiltonian.n_qubits)
     if settings.kind == "mpo":
@@ -258,7 +266,7 @@ def _check_budget(
     report: Report,
 ) -> None:
     """Report what a batch costs; refuse what training or decoding could not pay."""
-    circuit, n_examples = without_noise(problem.circuit), hamiltonian.n_examples
+    circuit, n_examples = bare_circuit(problem.circuit), hamiltonian.n_examples
     dtype = np.dtype(config.train.precision)
     size = min(config.train.batch_size or n_examples, n_examples)
     cost = kind.estimate(hamiltonian, circuit, batch_size=size, dtype=dtype)
@@ -269,15 +277,17 @@ def _check_budget(
     _state(config, circuit, params).check(side_by_side)
 
 
-def _state(config: Config, circuit: Chain | Graph, params: Angles) -> Born:
+def _state(config: Config, circuit: Ansatz, params: Angles) -> Born:
     contraction = _contraction(config)
     return born(circuit, params, budget=contraction.budget, search=contraction.search)
 
 
-def _chosen_energy(hamiltonian: LossHamiltonian, n_samples: int, report: Report) -> EnergyKind:
+def _chosen_energy(
+    hamiltonian: LossHamiltonian, circuit: Ansatz, n_samples: int, report: Report
+) -> EnergyKind:
     """`energy.kind = "auto"`: what is possible, and the sentence that says why."""
-    unseparable = isinstance(hamiltonian.terms, NoTerms)
-    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if unseparable else None)
+    sampled = why_not_exact(hamiltonian, circuit) is not None
+    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if sampled else None, circuit)
     report(f"energy {why}")
     return kind
 
@@ -301,15 +311,9 @@ def _train(
         scale=config.circuit.init_scale,
         dtype=np.dtype(settings.precision),
     )
-    ansatz = f"brickwork of depth {circuit.depth} on {hamiltonian.n_qubits} qubits: exact bond "
-    if isinstance(circuit, Graph):
-        ansatz = f"{circuit.describe()}, on {hamiltonian.n_qubits} qubits"
-    else:
-        ansatz += f"{circuit.max_bond}"
-    if isinstance(circuit, Noisy):
-        ansatz += f", with {circuit.noise.describe()}"
     report(
-        f"{ansatz}, {params.size} angles; energy {kind.name}, "
+        f"{_described(circuit, hamiltonian.n_qubits)}, {params.size} parameters; "
+        f"energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
     trained = train(
@@ -339,6 +343,20 @@ def _train(
         angles = np.asarray(trained.params)
         write_atomically(folder / "angles.npz", lambda file: np.savez(file, angles=angles))
     return trained
+
+
+def _described(circuit: Ansatz, n_qubits: int) -> str:
+    """The ansatz and its state in words."""
+    if isinstance(circuit, Graph):
+        return f"{circuit.describe()}, on {n_qubits} qubits"
+    if isinstance(circuit, FreeMPS):
+        return f"free MPS of bond {circuit.max_bond} on {n_qubits} qubits"
+    brickwork = f"brickwork of depth {circuit.depth} on {n_qubits} qubits"
+    if isinstance(circuit, Truncated):
+        exact = circuit.circuit.max_bond
+        return f"{brickwork}: truncated to bond {circuit.max_bond} of {exact}"
+    noise = f", with {circuit.noise.describe()}" if isinstance(circuit, Noisy) else ""
+    return f"{brickwork}: exact bond {circuit.max_bond}{noise}"
 
 
 def _optimiser(config: Config) -> optax.GradientTransformation | LBFGS:
@@ -382,7 +400,8 @@ def _training_result(
         "status": trained.status,
         "message": trained.message,
         "n_qubits": hamiltonian.n_qubits,
-        "depth": problem.circuit.depth,
+        "ansatz": type(problem.circuit).__name__,
+        "depth": None if isinstance(problem.circuit, FreeMPS) else problem.circuit.depth,
         "max_bond": None if isinstance(problem.circuit, Graph) else problem.circuit.max_bond,
         "noise": _rates(problem.circuit),
         "n_parameters": int(np.size(trained.params)),
@@ -482,6 +501,9 @@ def _decode_run(
             if len(each.probabilities) > 1
         }
     _plot_run(problem, trained, result, choices, folder, state)
+    if config.state.diagnostics:
+        result["diagnostics"] = _diagnose(config, hamiltonian, circuit, params, folder)
+        report(describe_diagnostics(result["diagnostics"]))
     return result
 
 
@@ -496,7 +518,7 @@ def _classical(
     """The best network of the last operators near the trained state, for `result.json`."""
     operators = load_compressed(folder / OPERATORS, hamiltonian)
     state = _state(config, problem.circuit, trained.params)
-    key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 3)
     starts = np.asarray(state.sample(key, _STARTS)[0])
     probabilities = around_state((1 - np.asarray(state.marginals())) / 2)
     splits = problem.splits
@@ -509,10 +531,37 @@ def _classical(
     return found.to_dict()
 
 
+def _diagnose(
+    config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, params: Angles, folder: Path
+) -> dict[str, Any]:
+    n_examples, seed = config.energy.check_examples, config.train.seed
+    return write_diagnostics(folder, hamiltonian, circuit, params, n_examples=n_examples, seed=seed)
+
+
+def diagnose_run(folder: str | os.PathLike[str], *, report: Report = print) -> dict[str, Any]:
+    """Diagnose the trained state of a run and write the files into its folder.
+
+    **Raises:** `ConfigError` for a folder without a trained state; `ValueError` for a graph.
+    """
+    folder = Path(folder)
+    config = run_config(folder, [])
+    with np.load(expect(folder / "angles.npz")) as arrays:
+        angles = arrays["angles"]
+    with jax.enable_x64(angles.dtype == np.float64):
+        problem = build_problem(config)
+        hamiltonian = compile_loss(
+            problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+        )
+        params = jax.numpy.asarray(angles)
+        numbers = _diagnose(config, hamiltonian, problem.circuit, params, folder)
+    report(describe_diagnostics(numbers))
+    return numbers
+
+
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     params: Angles,
     folder: Path,
     report: Report,
@@ -528,9 +577,11 @@ def _final_energy(
     begun = time.perf_counter()
     error = None
     chain: Any = circuit
-    if isinstance(hamiltonian.terms, NoTerms):
+    reason = why_not_exact(hamiltonian, circuit)
+    if reason is not None and config.energy.kind != "statevector":
         report(
-            f"now the energy of {n_examples} examples, from {config.decode.energy_samples} samples"
+            f"now the energy of {n_examples} examples, from {config.decode.energy_samples} "
+            f"samples: {reason}"
         )
         key = jax.random.fold_in(jax.random.key(config.train.seed), 2)
         n_samples = config.decode.energy_samples
@@ -562,6 +613,7 @@ def _final_energy(
     return {
         "energy": energy,
         "energy_standard_error": error,
+        "energy_state": _energy_state(circuit),
         "energy_examples": n_examples,
         "energy_seconds": time.perf_counter() - begun,
     }
@@ -569,6 +621,17 @@ def _final_energy(
 
 def silent(message: str) -> None:
     """What processes report that leave it to process 0."""
+
+
+def _energy_state(circuit: Ansatz) -> str:
+    """Which state the final energy belongs to."""
+    if isinstance(circuit, Truncated):
+        return f"the circuit's state truncated to bond {circuit.max_bond}, normalised"
+    if isinstance(circuit, FreeMPS):
+        return f"the matrix product state of bond {circuit.max_bond} itself"
+    if isinstance(circuit, Noisy):
+        return "the circuit's exact mixed state, errors included"
+    return "the circuit's exact state"
 
 
 def _interrupted(stop: StopSignals, when: str) -> dict[str, Any]:
@@ -661,10 +724,11 @@ def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
     config = run_config(folder, [])
     with np.load(expect(folder / "angles.npz")) as arrays:
         angles = arrays["angles"]
-    with jax.enable_x64(angles.dtype == np.float64):
-        circuit: Chain | Graph = build_chain(config, config.circuit.depth, angles.shape[1])
+    with jax.enable_x64(angles.dtype == np.float64), one_lapack_thread():
         if config.circuit.ansatz == "graph":
             circuit = build_problem(config).circuit
+        else:
+            circuit = build_chain(config, angles.shape[1])
         yield _state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]
 
 
@@ -675,6 +739,8 @@ def summary(result: dict[str, Any]) -> str:
         error = f"+- {result['energy_standard_error']:.2g}, {result['energy_examples']} examples"
     elif result["spectral_error"] > 0:
         error += f", spectral error at most {result['spectral_error']:.1e}"
+    if "bond" in result.get("energy_state", ""):
+        error += f", of {result['energy_state']}"
     accuracies = [
         f"{100 * result[f'{part}_accuracy']:.2f} % {part}"
         for part in ("train", "validation", "test")
@@ -687,17 +753,6 @@ def summary(result: dict[str, Any]) -> str:
         f"{100 * result['vote']['test_accuracy']:.2f} % test",
     ]
     return "\n".join(lines)
-
-
-def package_versions() -> dict[str, str]:
-    """The versions that a result depends on; occupies no device."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return found | {"python": platform.python_version()}
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on, and the device it was made on."""
-    return package_versions() | {"device": jax.devices()[0].device_kind}
 
 
 def check_settings(config: Config) -> None:
@@ -715,13 +770,9 @@ def refuse_another(folder: Path, config: Config) -> None:
     file = folder / "config.toml"
     if not file.exists():
         return
-    old, new = load_config(file).to_dict(), config.to_dict()
-    del new["cluster"]  # where a run is carried out is no part of it
     changed = [
-        f"{section}.{key} (there {old[section][key]!r}, here {new[section][key]!r})"
-        for section in new
-        for key in new[section]
-        if old[section][key] != new[section][key]
+        f"{key} (there {there!r}, here {here!r})"
+        for key, there, here in load_config(file).differences(config)
     ]
     if changed:
         raise ConfigError(
@@ -751,7 +802,7 @@ def expect(file: Path) -> Path:
     return file
 
 
-def _rates(circuit: Chain | Graph) -> dict[str, float] | None:
+def _rates(circuit: Ansatz) -> dict[str, float] | None:
     """The probabilities of errors, None without any."""
     if not isinstance(circuit, Noisy):
         return None

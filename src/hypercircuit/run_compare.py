@@ -117,6 +117,36 @@ def compare_run(
     that the sweep does not have; `ValueError` if nothing but seeds varies.
     """
     settings = settings or ComparisonSettings()
+    comparison, fits = compare_sweep(folder, settings)
+    out = Path(folder) / "compare" if out is None else Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    records, unit = comparison["rows"], comparison["unit"]
+    for key in comparison["axes"]:
+        plot_against(
+            key, records, out / f"against_{key}.png", unit=unit, distance=settings.distance
+        )
+    if fits:
+        plot_extrapolation(fits, out / "extrapolation.png", unit=unit)
+    text = markdown(comparison)
+    write_text(out / "comparison.md", text)
+    write_text(out / "comparison.csv", _csv(records))
+    write_text(out / "comparison.json", json.dumps(comparison, indent=2) + "\n")
+    report(text.rstrip("\n"))
+    report(f"\ncomparison in {out}")
+    return comparison
+
+
+#: Name, rows and line of every series whose energies go to a limit.
+Fits = list[tuple[str, list[Mapping[str, Any]], Extrapolation]]
+
+
+def compare_sweep(
+    folder: str | os.PathLike[str], settings: ComparisonSettings
+) -> tuple[dict[str, Any], Fits]:
+    """What `compare_run` writes, and the lines of its extrapolations; writes nothing.
+
+    **Raises:** as `compare_run`.
+    """
     rows = sweep_rows(folder)
     keys = list(read_sweep(folder)[0].values)
     ended = [row for row in rows if row["status"] in ("finished", "non-finite")]
@@ -155,21 +185,7 @@ def compare_run(
             "follows is of the others"
         )
     fits = _compare_bonds(comparison, groups, records, settings, unit)
-    out = Path(folder) / "compare" if out is None else Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for key in axes:
-        plot_against(
-            key, records, out / f"against_{key}.png", unit=unit, distance=settings.distance
-        )
-    if fits:
-        plot_extrapolation(fits, out / "extrapolation.png", unit=unit)
-    text = markdown(comparison)
-    write_text(out / "comparison.md", text)
-    write_text(out / "comparison.csv", _csv(records))
-    write_text(out / "comparison.json", json.dumps(comparison, indent=2) + "\n")
-    report(text.rstrip("\n"))
-    report(f"\ncomparison in {out}")
-    return comparison
+    return comparison, fits
 
 
 def _axes(
@@ -225,7 +241,7 @@ def _compare_bonds(
     records: Sequence[Mapping[str, Any]],
     settings: ComparisonSettings,
     unit: str,
-) -> list[tuple[str, list[Mapping[str, Any]], Extrapolation]]:
+) -> Fits:
     """Fill in `series` and `warnings`: convergence and limits of groups of equal other settings."""
     keys = list(groups[0].settings)
     bond_key = next((key for key in _BOND_KEYS if key in keys), None)

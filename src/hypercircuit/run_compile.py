@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from ._files import write_text
 from ._precision import check_precision
+from ._shards import Shards
+from ._versions import versions
 from .config import Config, ConfigError
 from .hamiltonian import LossHamiltonian, compile_loss
 from .hamiltonian.mpo import (
@@ -37,7 +40,16 @@ from .hamiltonian.mpo import (
     uniform_networks,
 )
 from .problem import Problem, build_problem, describe_data
-from .run import Report, expect, marginals_run, refuse_another, run_config, sample_run, versions
+from .run import (
+    SAME_COMMAND,
+    Report,
+    expect,
+    marginals_run,
+    refuse_another,
+    run_config,
+    sample_run,
+    silent,
+)
 from .study import (
     BondError,
     Optimum,
@@ -50,7 +62,7 @@ from .study import (
     plot_optima,
     plot_singular_values,
 )
-from .train import Progress, StopSignals
+from .train import Progress, StopSignals, agree_to_stop
 
 _MAIN = "mpo.npz"
 #: Samples of the state that a search starts from, beside random networks.
@@ -79,6 +91,7 @@ def compile_run(
     *,
     state: str | os.PathLike[str] | None = None,
     report: Report = print,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Compress the configured problem's loss, measure its errors, and write the folder.
 
@@ -90,6 +103,8 @@ def compile_run(
     - `state`: the folder of a finished run of the same network. Errors are measured on samples of
       its trained state and at its best network, and the uniform metric is compared with the
       state's.
+    - `mesh`: of `device_mesh()`, to share the terms out over devices. Of several processes all call
+      this alike; process 0 writes and reports, the others end when the operators are made.
 
     **Raises:** `ConfigError` if the folder belongs to another configuration, state or command, if
     the metric needs a state, or if the state is of another network; `ValueError` for a loss that
@@ -97,6 +112,10 @@ def compile_run(
     """
     folder = Path(folder)
     settings = config.mpo
+    shards = None if mesh is None else Shards(mesh)
+    first = shards is None or shards.first
+    if not first:
+        report = silent
     if settings.metric == "state" and state is None:
         raise ConfigError(
             "mpo.metric='state' needs a trained state; name the folder of a finished run with "
@@ -104,6 +123,12 @@ def compile_run(
         )
     trained = None if state is None else _read_state(config, Path(state))
     finished = _finished(folder, config, trained)
+    if shards is not None:
+        shards.check_same(
+            f"the settings of the operators and the state of {folder}",
+            f"{config.to_toml()}{trained and trained.digest}{finished is not None}".encode(),
+            SAME_COMMAND,
+        )
     if finished is not None:
         report(f"{folder} holds a compiled loss; choose another --out to compile it again")
         report(_text(finished))
@@ -144,12 +169,14 @@ def compile_run(
             )
             try:
                 made[metric] = _operator(
-                    hamiltonian, request, folder, name, config, trained, report, stop
+                    hamiltonian, request, folder, name, config, trained, report, stop, shards
                 )
             except _StoppedError:
                 return _interrupted(f"while the {_WORDS[metric]} operator was made", stop, report)
-            if stop.requested is not None:
+            if agree_to_stop(stop, shards):
                 return _interrupted(f"after the {_WORDS[metric]} operator", stop, report)
+        if not first:
+            return {"status": "finished"}
         result = _study(config, problem, made, trained, folder, report, stop)
         if stop.requested is not None:
             return _interrupted("during the study of errors", stop, report)
@@ -219,21 +246,27 @@ def _operator(
     trained: _State | None,
     report: Report,
     stop: StopSignals,
+    shards: Shards | None,
 ) -> CompressedLoss:
     """The operators that the folder holds, or that are made now and written there."""
     path = folder / name
+    first = shards is None or shards.first
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = load_same(path, hamiltonian, request)
     for warning in caught:
         report(str(warning.message))
+    if shards is not None:
+        shards.check_same(f"the state of {path}", f"{found is None}".encode(), SAME_COMMAND)
     if found is not None:
         report(f"read {path}: {found.describe()}")
+        if not first:
+            return found
         errors = _errors(found, config, trained)
         if saved_report(path) != errors:
             found.save(path, report=errors)  # it was made beside another state
         return found
-    with _Display(stop) as display:
+    with _Display(stop, shards) as display:
         found = compress_loss(
             hamiltonian,
             request.max_bond,
@@ -243,7 +276,10 @@ def _operator(
             dtype=np.dtype(request.dtype),
             memory=request.memory,
             progress=display.advance,
+            mesh=None if shards is None else shards.mesh,
         )
+    if not first:
+        return found
     report(f"{found.describe()}, {found.seconds:.1f} s")
     # Only now: a folder is not taken by a loss that has no operator.
     folder.mkdir(parents=True, exist_ok=True)
@@ -264,8 +300,8 @@ def _errors(found: CompressedLoss, config: Config, trained: _State | None) -> di
 class _Display:
     """Progress in sites, which a stop signal ends."""
 
-    def __init__(self, stop: StopSignals) -> None:
-        self._stop = stop
+    def __init__(self, stop: StopSignals, shards: Shards | None) -> None:
+        self._stop, self._shards = stop, shards
         self._display: Any = None
 
     def __enter__(self) -> _Display:
@@ -277,9 +313,10 @@ class _Display:
 
     def advance(self, done: int, total: int) -> None:
         if self._display is None:
-            self._display = Progress().start(total, unit="site")
+            first = self._shards is None or self._shards.first
+            self._display = Progress(enabled=first).start(total, unit="site")
         self._display.update(done)
-        if self._stop.requested is not None:
+        if agree_to_stop(self._stop, self._shards):
             raise _StoppedError
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from .bnn import save_network, save_onnx
 from .circuit import save_qasm
 from .config import ConfigError
-from .problem import build_problem, class_labels, describe_preprocessing, without_noise
+from .problem import bare_circuit, build_problem, class_labels, describe_preprocessing
 from .run import Report, expect, run_config, run_fingerprint
 
 _CIRCUIT, _NETWORKS = ".qasm", (".npz", ".onnx")
@@ -56,7 +56,7 @@ def export_run(
     labels, preprocessing = class_labels(config, data), describe_preprocessing(config, data)
     for path in paths:
         if path.suffix == _CIRCUIT:
-            save_qasm(path, without_noise(problem.circuit), angles, measure=measure)
+            save_qasm(path, bare_circuit(problem.circuit), angles, measure=measure)
             what = f"the circuit of {angles.shape[1]} qubits"
         else:
             assert bits is not None

@@ -70,8 +70,11 @@ def noise_run(
     done = json.loads(expect(folder / "result.json").read_text())
     if done["status"] != "finished":
         raise ConfigError(f"{folder} holds no finished run: {done['status']}; finish it first")
-    if config.circuit.ansatz != "brickwork":
-        raise ConfigError("noise is of chains, got circuit.ansatz='graph'")
+    if config.circuit.ansatz != "brickwork" or config.state.engine != "exact":
+        raise ConfigError(
+            "noise is that of exact brickworks, got a run with "
+            f"circuit.ansatz={config.circuit.ansatz!r} and state.engine={config.state.engine!r}"
+        )
     rates = config.noise
     noise = Noise(rates.one_qubit, rates.two_qubit, float(readout))
     Noise(max(multipliers) * rates.one_qubit, max(multipliers) * rates.two_qubit)

@@ -23,6 +23,8 @@ from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
 from ._precision import check_precision
+from ._shards import Shards
+from ._versions import versions
 from .bnn import Network
 from .circuit import Brickwork
 from .config import Config, ConfigError
@@ -30,7 +32,7 @@ from .decode import architectures
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
 from .problem import build_problem, describe_data
-from .run import Report, refuse_another, silent, versions
+from .run import SAME_COMMAND, Report, refuse_another, silent
 from .study import (
     loss_histogram,
     pauli_weights,
@@ -39,7 +41,7 @@ from .study import (
     plot_success,
     success_probability,
 )
-from .train import Progress, RestartResult, Shards, StopSignals, restarts
+from .train import Progress, RestartResult, StopSignals, restarts
 
 
 def restarts_run(
@@ -68,7 +70,7 @@ def restarts_run(
         shards.check_same(
             f"the settings of the restarts and the state of {folder}",
             f"{config.to_toml()}{result_file.exists()}".encode(),
-            "start all processes with the same command, and with a folder that all of them see",
+            SAME_COMMAND,
         )
     if result_file.exists():
         result = json.loads(result_file.read_text())
@@ -197,6 +199,11 @@ def _refuse_unused(config: Config) -> None:
             f"restarts minimise the statevector energy, got energy.kind={config.energy.kind!r}; "
             "set energy.kind='statevector' and train.batch_size=0"
         )
+    if config.state.engine != "exact":
+        raise ConfigError(
+            f"restarts take exact states, got state.engine={config.state.engine!r}; set "
+            "state.engine='exact'"
+        )
     if config.circuit.ansatz != "brickwork":
         raise ConfigError(
             f"restarts take chains, got circuit.ansatz={config.circuit.ansatz!r}; set "
@@ -212,6 +219,7 @@ def _refuse_unused(config: Config) -> None:
     found = config.to_dict()
     for section, key, instead in (
         ("circuit", "depth", "restarts.depths"),
+        ("state", "diagnostics", "hypercircuit train"),
         ("circuit", "init_scale", "circuit.init='uniform', the published start"),
         *(("objective", key, "hypercircuit train") for key in found["objective"]),
         *(("optimiser", key, "hypercircuit train") for key in found["optimiser"]),

@@ -26,9 +26,10 @@ from typing import Any
 import jax
 
 from ._files import write_text
+from ._versions import package_versions
 from .config import Config, ConfigError, load_config
 from .config.values import to_text
-from .run import Report, check_settings, package_versions, train_run
+from .run import Report, check_settings, train_run
 from .study.grid import Axis, combine, member_folders
 from .study.members import (
     STATUSES,
@@ -45,6 +46,14 @@ from .study.table import Row, flatten, write_table
 from .train import Progress, StopSignals
 
 _FORMAT = 1
+#: Columns of the table under shorter names than in `result.json`.
+_DIAGNOSED = {
+    "discarded_weight": "diagnostics.discarded_weight",
+    "max_discarded": "diagnostics.max_discarded_weight",
+    "entropy_max": "diagnostics.max_entropy",
+    "entropy_mean": "diagnostics.mean_entropy",
+    "energy_error": "diagnostics.energy_error",
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ def plan_sweep(
             check_settings(config)
         except ValueError as error:
             raise ConfigError(f"member {folder}: {error}") from None
-        text = json.dumps(config.to_dict(), sort_keys=True)
+        text = json.dumps(config.to_dict() | {"slurm": {}}, sort_keys=True)
         if text in seen:
             raise ConfigError(
                 f"members {seen[text]} and {folder} are the same run; leave one of the values out"
@@ -196,15 +205,11 @@ def _refuse_another(folder: Path, members: Sequence[Member], plan: SweepPlan) ->
             f"{different[0]} is in one of them only; choose another --out"
         )
     for member, config in zip(members, plan.configs, strict=True):
-        old, new = load_config(member.folder / "config.toml").to_dict(), config.to_dict()
-        for section in new:
-            for key in new[section]:
-                if old[section][key] != new[section][key]:
-                    raise ConfigError(
-                        f"{folder} holds another sweep: {section}.{key} of {member.name} is "
-                        f"{old[section][key]!r} there and {new[section][key]!r} here; choose "
-                        "another --out"
-                    )
+        for key, there, here in load_config(member.folder / "config.toml").differences(config):
+            raise ConfigError(
+                f"{folder} holds another sweep: {key} of {member.name} is {there!r} there and "
+                f"{here!r} here; choose another --out"
+            )
 
 
 def read_sweep(folder: str | os.PathLike[str]) -> list[Member]:
@@ -384,6 +389,9 @@ def sweep_rows(folder: str | os.PathLike[str]) -> list[Row]:
         if state.status in ("finished", "non-finite") and result.exists():
             found = json.loads(result.read_text(encoding="utf-8"))
             numbers = flatten({key: found[key] for key in found if key != "versions"})
+            for column, name in _DIAGNOSED.items():
+                if name in numbers:
+                    numbers[column] = numbers.pop(name)
             row |= {"unit": found.get("unit"), **numbers}
         rows.append(row)
     return rows

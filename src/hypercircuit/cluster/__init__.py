@@ -1,3 +1,18 @@
-"""Clusters: how the processes of one run meet."""
+"""Clusters: processes of one run, Slurm's jobs and queue, threads, compile cache and doctor."""
 
 from .processes import connect as connect
+from .queue import (
+    ACTIVE as ACTIVE,
+    NoSlurm as NoSlurm,
+    QueuedJob as QueuedJob,
+    endings as endings,
+    queued_jobs as queued_jobs,
+)
+from .records import (
+    Submission as Submission,
+    SubmissionLock as SubmissionLock,
+    read_submissions as read_submissions,
+    write_submission as write_submission,
+)
+from .script import JobScript as JobScript, array_text as array_text
+from .submit import submit_script as submit_script

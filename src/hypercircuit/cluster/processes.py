@@ -12,12 +12,13 @@ there is.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 import jax
 from jax.sharding import Mesh
 
-from ..train import device_mesh
+from .._shards import device_mesh
 
 #: Seconds until a process that does not answer counts as lost; its fellows then end too.
 _HEARTBEAT = 100
@@ -66,7 +67,7 @@ def connect(
         found = tasks_of_step(variables)
         _refuse_other(expected, found)
         if found > 1:
-            _initialise(None, None, None)
+            _initialise(devices=devices_of_task(variables))
     _refuse_other(expected, jax.process_count())
     mesh = device_mesh()
     return mesh if mesh.devices.size > 1 else None
@@ -83,16 +84,52 @@ def tasks_of_step(variables: Mapping[str, str]) -> int:
 def _refuse_other(expected: int, found: int) -> None:
     if expected and expected != found:
         raise ValueError(
-            f"the number of processes must be {expected} (--processes or cluster.processes), got "
+            f"the number of processes must be {expected} (--processes), got "
             f"{found}: {expected} independent runs instead of one; start it as `srun "
             f"--ntasks={expected} hypercircuit ...`, or every process with --coordinator "
             f"HOST:PORT --processes {expected} --process-id I"
         )
 
 
-def _initialise(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+def devices_of_task(variables: Mapping[str, str]) -> list[int] | None:
+    """Which of the accelerators that this task of srun sees are its own; None without any.
+
+    All of them where Slurm divided them among the tasks (`--gpus-per-task`); otherwise the node's
+    tasks divide what they all see. JAX by itself would take one per task.
+
+    **Raises:** `ValueError` if the node has more tasks than accelerators.
+    """
+    visible = [name for name in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if not visible:
+        return None
+    if "SLURM_GPUS_PER_TASK" in variables:
+        return list(range(len(visible)))
+    tasks = [
+        int(count)
+        for count, times in re.findall(
+            r"(\d+)(?:\(x(\d+)\))?", variables.get("SLURM_STEP_TASKS_PER_NODE", "1")
+        )
+        for _ in range(int(times or 1))
+    ][int(variables.get("SLURM_NODEID", "0"))]
+    if tasks > len(visible):
+        raise ValueError(
+            f"{tasks} processes on this node share {len(visible)} GPUs "
+            f"(CUDA_VISIBLE_DEVICES={','.join(visible)}); ask for one a process with "
+            "--gpus-per-task=1, or start fewer processes"
+        )
+    share = len(visible) // tasks
+    first = int(variables.get("SLURM_LOCALID", "0")) * share
+    return list(range(first, first + share))
+
+
+def _initialise(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
+    devices: list[int] | None = None,
+) -> None:
     # Of processors; accelerators have collectives of their own.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
-        coordinator, processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT
+        coordinator, processes, process_id, devices, heartbeat_timeout_seconds=_HEARTBEAT
     )

@@ -11,7 +11,6 @@ from .fit import MNIST_CLASSES, check_fit, known_classes
 from .sections import (
     MNIST_SIDE,
     CircuitConfig,
-    ClusterConfig,
     DataConfig,
     DecodeConfig,
     EnergyConfig,
@@ -23,9 +22,11 @@ from .sections import (
     OptimiserConfig,
     RestartsConfig,
     Section,
+    StateConfig,
     TrainConfig,
     check_value,
 )
+from .slurm import SlurmConfig
 from .values import ConfigError, plain, refuse, suggest, to_text
 
 
@@ -45,6 +46,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     circuit: CircuitConfig = field(default_factory=CircuitConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    state: StateConfig = field(default_factory=StateConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     mpo: MPOConfig = field(default_factory=MPOConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -52,13 +54,14 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     restarts: RestartsConfig = field(default_factory=RestartsConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
     def __post_init__(self) -> None:
         _check_data(self.data)
         _check_outputs(self)
         _check_unused(self)
         _check_graph(self)
+        _check_state(self)
         if self.energy.kind in ("statevector", "mpo") and self.train.batch_size:
             raise ConfigError(
                 f"energy.kind={self.energy.kind!r} is the energy of all the examples at once, got "
@@ -123,6 +126,20 @@ class Config:
             }
             for section in fields(self)
         }
+
+    def differences(self, other: "Config") -> list[tuple[str, Any, Any]]:
+        """Return ("section.key", own value, the other's) where the two decide different runs.
+
+        [slurm] says where a run is carried out and decides nothing of it.
+        """
+        own, others = self.to_dict(), other.to_dict()
+        return [
+            (f"{section}.{key}", own[section][key], others[section][key])
+            for section in own
+            if section != SlurmConfig.section
+            for key in own[section]
+            if own[section][key] != others[section][key]
+        ]
 
     def to_toml(self) -> str:
         """Return the TOML text of every key; `load_config` reads it back to an equal Config."""
@@ -327,6 +344,8 @@ def _check_unused(config: Config) -> None:
         ("circuit.pairs", "circuit.edges", "pairs"),
         ("circuit.centre", "circuit.edges", "star"),
         ("energy.order", "energy.kind", "cumulant"),
+        ("state.cutoff", "state.engine", "truncated"),
+        ("state.scheme", "state.engine", "truncated"),
     ):
         section, name = key.split(".")
         value, setting = _get(config, key), _get(config, condition)
@@ -375,6 +394,57 @@ def _check_graph(config: Config) -> None:
                     f"{to_text(value)} and energy.kind={kind!r}; leave it out, or set "
                     "energy.kind='contraction'"
                 )
+
+
+def _check_state(config: Config) -> None:
+    """Refuse what the state's engine would ignore, and what does not go with it."""
+    ansatz, state = config.circuit.ansatz, config.state
+    if state.engine == "truncated" and ansatz != "brickwork":
+        raise ConfigError(
+            f"state.engine='truncated' is for brickworks, got circuit.ansatz={ansatz!r}; "
+            "set state.engine='exact', or circuit.ansatz='brickwork'"
+        )
+    bounded = state.engine == "truncated" or ansatz == "free-mps"
+    if not bounded and state.max_bond != StateConfig().max_bond:
+        raise ConfigError(
+            "state.max_bond is used only with state.engine='truncated' or "
+            f"circuit.ansatz='free-mps', got state.max_bond={state.max_bond}; leave it out, or set "
+            "one of them"
+        )
+    if state.diagnostics and config.noise.present:
+        raise ConfigError(
+            "state.diagnostics are those of pure states, got noise.multiplier="
+            f"{config.noise.multiplier:g} and noise.readout={config.noise.readout:g}; leave one out"
+        )
+    if state.diagnostics and ansatz == "graph":
+        raise ConfigError(
+            "state.diagnostics are those of chains, got circuit.ansatz='graph'; leave it out"
+        )
+    if ansatz == "free-mps" and config.circuit.depth != CircuitConfig().depth:
+        raise ConfigError(
+            "circuit.depth is not used with circuit.ansatz='free-mps', which is no circuit, got "
+            f"circuit.depth={config.circuit.depth}; leave it out, and set state.max_bond"
+        )
+    if not bounded:
+        return
+    kind = config.energy.kind
+    if kind == "contraction":
+        raise ConfigError(
+            "energy.kind='contraction' contracts the circuit itself and takes no state of bounded "
+            "bond; set energy.kind='exact' or 'sampled', or state.engine='exact'"
+        )
+    if kind == "cumulant" and config.energy.order > 2:
+        raise ConfigError(
+            f"energy.order must be 2 in states of bounded bond, got {config.energy.order}; set "
+            "energy.order=2, or state.engine='exact'"
+        )
+    if kind in ("cumulant", "exact") and config.network.hidden:
+        raise ConfigError(
+            f"energy.kind={kind!r} of a network with hidden layers takes exact states, got "
+            f"network.hidden={list(config.network.hidden)} and states of bounded bond "
+            "(state.engine='truncated' or circuit.ansatz='free-mps'); set energy.kind='sampled', "
+            "'mpo' or 'statevector', or state.engine='exact'"
+        )
 
 
 def _get(config: Config, key: str) -> Any:

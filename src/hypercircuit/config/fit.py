@@ -66,6 +66,14 @@ def check_fit(config: "Config") -> None:
             f"{config.noise.multiplier:g} and {config.noise.readout:g}; set "
             "circuit.ansatz='brickwork' and another energy.kind"
         )
+    bounded = config.state.engine == "truncated" or config.circuit.ansatz == "free-mps"
+    if bounded and config.noise.present:
+        raise ConfigError(
+            "noise.multiplier and noise.readout must be 0 with state.engine='truncated' and "
+            "circuit.ansatz='free-mps', whose states are pure, got "
+            f"{config.noise.multiplier:g} and {config.noise.readout:g}; set state.engine='exact' "
+            "and circuit.ansatz='brickwork'"
+        )
     if contracted or config.energy.kind not in ("sampled", "auto"):
         _check_settings(config, network)
     if config.energy.kind == "cumulant":

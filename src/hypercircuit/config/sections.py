@@ -1,5 +1,6 @@
 """The sections of a configuration: every key, its type, its range and its default."""
 
+import functools
 import typing
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from ..bnn import ACTIVATIONS, choice_from_dict
 from ..circuit.brickwork import INITIALISERS, ROTATIONS
 from ..circuit.graph import SCHEDULES
 from ..circuit.noise import PUBLISHED_ONE_QUBIT, PUBLISHED_TWO_QUBIT
+from ..circuit.truncated import SCHEME_NAMES
 from ..hamiltonian import LOSSES
 from ..hamiltonian.compile import MIN_TOLERANCE
 from .values import (
@@ -44,6 +46,12 @@ class Section:
             object.__setattr__(self, spec.name, value)
 
 
+@functools.cache
+def key_types(section: Any) -> dict[str, Any]:
+    """The type of every key of a section."""
+    return typing.get_type_hints(section)
+
+
 def check_value(section: type[Section], name: str, value: object) -> Any:
     """Return the converted value of one key.
 
@@ -52,7 +60,9 @@ def check_value(section: type[Section], name: str, value: object) -> Any:
     """
     spec = next(spec for spec in fields(section) if spec.name == name)
     key, default = f"{section.section}.{name}", default_of(spec)
-    result = convert(key, value, typing.get_type_hints(section)[name], default)
+    # A class is hashable, whatever its instances are.
+    kind = key_types(section)[name]  # type: ignore[arg-type]
+    result = convert(key, value, kind, default)
     for rule in spec.metadata.get("rules", ()):
         if not rule.holds(result):
             near = nearest_choice(rule, result) if rule.choices else None
@@ -194,7 +204,9 @@ class CircuitConfig(Section):
     """The hypercircuit and its first angles.
 
     Attributes:
-        ansatz: "brickwork", or "graph", whose CX act along `edges`; its energies are contracted.
+        ansatz: "brickwork"; "graph", whose CX act along `edges`; its energies are contracted; or
+            "free-mps", no circuit: the parameters are the tensors of a matrix product state of
+            bond dimension `state.max_bond`, real ones with rotations="ry".
         depth: layers, at least 1; 1 is the product state.
         rotations: "ry-rz" (published) or "ry", whose state and arithmetic are real.
         init: "near-uniform" (a Born distribution near the uniform one) or "uniform"
@@ -211,7 +223,7 @@ class CircuitConfig(Section):
     """
 
     section: ClassVar[str] = "circuit"
-    ansatz: str = setting("brickwork", one_of("brickwork", "graph"))
+    ansatz: str = setting("brickwork", one_of("brickwork", "graph", "free-mps"))
     depth: int = setting(4, at_least(1, "depth 1 is the product state"))
     rotations: str = setting("ry-rz", one_of(*ROTATIONS))
     init: str = setting("near-uniform", one_of(*INITIALISERS))
@@ -259,8 +271,34 @@ class NoiseConfig(Section):
 
 
 @dataclass(frozen=True)
+class StateConfig(Section):
+    """How the state is held that the circuit makes.
+
+    Attributes:
+        engine: "exact", whose bond doubles with every second layer; or "truncated" to `max_bond`
+            after every layer, for brickworks of any depth.
+        max_bond: largest bond dimension of "truncated" and of circuit.ansatz="free-mps".
+        cutoff: of "truncated", relative weight below which singular values are dropped though
+            `max_bond` has room, from 0 to below 1.
+        scheme: of "truncated": "sweep", optimal truncations one after the other, or "parallel",
+            all bonds of a layer at once.
+        diagnostics: whether a run ends with the entropies, correlation length, mutual information
+            and truncation errors of its state, see `hypercircuit diagnose`.
+    """
+
+    section: ClassVar[str] = "state"
+    engine: str = setting("exact", one_of("exact", "truncated"))
+    max_bond: int = setting(16, at_least(1, "1 is the product state"))
+    cutoff: float = setting(0.0, at_least(0), Rule("below 1", lambda v: v < 1))
+    scheme: str = setting("sweep", one_of(*SCHEME_NAMES))
+    diagnostics: bool = setting(False)
+
+
+@dataclass(frozen=True)
 class EnergyConfig(Section):
     """The estimator of the energy during training; the final energy is exact where there is one.
+
+    It is the energy of the state that [state] and [circuit] make, truncation included.
 
     Attributes:
         kind: "cumulant"; "exact"; "sampled", for any network; "statevector": exact from all 2^N
@@ -446,16 +484,3 @@ class RestartsConfig(Section):
     gradient_norm: float = setting(1e-6, at_least(0, "0 runs all iterations"))
     success_distance: float = setting(1e-4, above(0))
     batch: int = setting(50, at_least(1))
-
-
-@dataclass(frozen=True)
-class ClusterConfig(Section):
-    """Where a run is carried out; it may differ when the run is resumed.
-
-    Attributes:
-        processes: that a run must consist of, started by srun or with --coordinator; another
-            number is refused. 0 takes what there is.
-    """
-
-    section: ClassVar[str] = "cluster"
-    processes: int = setting(0, at_least(0, "0 takes what there is"))

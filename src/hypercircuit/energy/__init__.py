@@ -14,7 +14,7 @@ from .contraction import (
 )
 from .cumulant import Cumulant as Cumulant
 from .dense import Statevector as Statevector
-from .exact import Exact as Exact
+from .exact import Exact as Exact, why_not_exact as why_not_exact
 from .mpo import MPO as MPO, MPOEnergy as MPOEnergy
 from .sampled import (
     Estimate as Estimate,

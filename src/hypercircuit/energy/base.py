@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._precision import check_precision
 from .._types import Angles, AnyArray
-from ..circuit import Chain, Graph
+from ..circuit import Ansatz, Chain, ExactChain, FreeMPS, Graph, Truncated
 from ..hamiltonian import LossHamiltonian
-from ..state import ExactMPS, exact_mps
+from ..state import State, prepare_state
 
 _COMPLETE = "set train.batch_size=0, or take energy.kind='exact'"
 
@@ -33,20 +33,23 @@ class PreparedEnergy(abc.ABC):
     **Arguments:**
 
     - `hamiltonian`: the compiled loss.
-    - `circuit`: the hypercircuit.
+    - `circuit`: the hypercircuit, or a free MPS.
     - `batch_size`: examples per batch.
     - `dtype`: float32 or float64 (which needs JAX's x64 mode).
 
-    **Raises:** `ValueError` for a circuit on a graph, if this kind of energy takes chains only.
+    **Raises:** `ValueError` for a circuit on a graph, if this kind of energy takes chains only, and
+    for a truncated or free state, if it takes exact ones only.
     """
 
     #: Whether circuits on graphs are evaluated.
     graphs: ClassVar[bool] = False
+    #: Whether states of site tensors are, those of `Truncated` and `FreeMPS`.
+    site_tensors: ClassVar[bool] = False
 
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Chain | Graph,
+        circuit: Ansatz,
         batch_size: int,
         dtype: np.dtype,
     ) -> None:
@@ -55,11 +58,17 @@ class PreparedEnergy(abc.ABC):
                 f"{type(self).__name__} takes chains (Brickwork), got a {circuit.describe()}; use "
                 "Contraction(), energy.kind='contraction'"
             )
+        if isinstance(circuit, (Truncated, FreeMPS)) and not self.site_tensors:
+            raise ValueError(
+                f"{type(self).__name__} takes exact states (Brickwork), got "
+                f"{type(circuit).__name__}; for states of bounded bond use Sampled(), "
+                "energy.kind='sampled'"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.hamiltonian = hamiltonian
         # Those that take chains only work with the chain's own attributes.
-        self.circuit: Chain = circuit  # type: ignore[assignment]
+        self.circuit: ExactChain = circuit  # type: ignore[assignment]
         self.batch_size = batch_size
         self.dtype = check_precision(dtype)
 
@@ -72,12 +81,12 @@ class PreparedEnergy(abc.ABC):
         return batch
 
     @abc.abstractmethod
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         """The energy of every example of a batch in a state; pure and differentiable."""
 
     def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
         """The energy of every example in the state that the circuit makes of `params`."""
-        return self.of_state(exact_mps(self.circuit, params), batch)
+        return self.of_state(prepare_state(self.circuit, params), batch)
 
     def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
         """The batch's weighted energy: an unbiased estimate of the full-data energy."""

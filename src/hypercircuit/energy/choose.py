@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
+from ..circuit import Ansatz, Brickwork
+from ..hamiltonian import LossHamiltonian, QuadraticTerms
 from .base import EnergyKind
-from .exact import Exact
+from .exact import Exact, why_not_exact
 from .sampled import Sampled
 
 
 def choose_energy(
-    hamiltonian: LossHamiltonian, preferred: EnergyKind | None = None
+    hamiltonian: LossHamiltonian,
+    preferred: EnergyKind | None = None,
+    circuit: Ansatz | None = None,
 ) -> tuple[EnergyKind, str]:
     """A strategy that can evaluate the loss, and a sentence that says why it was chosen.
 
@@ -18,14 +21,18 @@ def choose_energy(
     - `preferred`: what to use where the loss separates, such as `Cumulant()`, or a `Sampled` with
       a number of samples of one's own; left out, `Exact()`.
 
+    - `circuit`: what makes the state; left out, an exact chain. In truncated and free states fewer
+      losses are evaluated exactly.
+
     A loss without product terms is sampled whatever is preferred.
     """
     terms = hamiltonian.terms
-    if isinstance(terms, NoTerms):
+    reason = why_not_exact(hamiltonian, Brickwork(1) if circuit is None else circuit)
+    if reason is not None:
         if isinstance(preferred, Sampled):
-            return preferred, f"{preferred.name}: {terms.reason}"
+            return preferred, f"{preferred.name}: {reason}"
         instead = "" if preferred is None else f" (in place of {preferred.name})"
-        return Sampled(), f"{Sampled().name}{instead}: {terms.reason}"
+        return Sampled(), f"{Sampled().name}{instead}: {reason}"
     if preferred is not None:
         return preferred, f"{preferred.name}: as preferred; the loss separates"
     if isinstance(terms, QuadraticTerms):

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from .._types import Angles, AnyArray
-from ..circuit import Brickwork, Chain, Graph, Noisy
+from ..circuit import Ansatz, Brickwork, Graph, Noisy
 from ..circuit.brickwork import rotation_matrices
 from ..hamiltonian import (
     CHUNK,
@@ -34,7 +34,7 @@ from ..hamiltonian import (
     SectorTerms,
     SquaredError,
 )
-from ..state import ExactMPS
+from ..state import State
 from ..state.contraction import (
     Budget,
     Contraction as Network,
@@ -90,7 +90,7 @@ class Contraction:
     def prepare(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Chain | Graph,
+        circuit: Ansatz,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -112,7 +112,7 @@ class Contraction:
     def estimate(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Ansatz,
         *,
         batch_size: int,
         dtype: np.dtype | type = np.float32,
@@ -135,14 +135,15 @@ class ContractionEnergy(PreparedEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Ansatz,
         batch_size: int,
         dtype: np.dtype,
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
+        assert isinstance(circuit, (Brickwork, Graph))
         self.graph = as_graph(circuit, hamiltonian.n_qubits)
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         """Refused: contractions start from the angles.
 
         **Raises:** `ValueError`, always.
@@ -159,7 +160,7 @@ class ContractionEnergy(PreparedEnergy):
 
 def _prepared(
     hamiltonian: LossHamiltonian,
-    circuit: Brickwork | Graph,
+    circuit: Ansatz,
     batch_size: int,
     dtype: np.dtype,
     settings: Contraction,
@@ -302,7 +303,7 @@ class AdditiveContraction(ContractionEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Ansatz,
         batch_size: int,
         dtype: np.dtype,
         settings: Contraction,
@@ -440,7 +441,7 @@ class QuadraticContraction(ContractionEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Ansatz,
         batch_size: int,
         dtype: np.dtype,
         settings: Contraction,
@@ -531,7 +532,7 @@ class JointContraction(ContractionEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Ansatz,
         batch_size: int,
         dtype: np.dtype,
         settings: Contraction,
@@ -671,7 +672,7 @@ class SectorContraction(ContractionEnergy):
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Brickwork | Graph,
+        circuit: Ansatz,
         batch_size: int,
         dtype: np.dtype,
         settings: Contraction,

@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import AnyArray
-from ..circuit import Chain
+from ..circuit import Chain, FreeMPS, Truncated
 from ..hamiltonian import LossHamiltonian, Sector, SectorTerms, SquaredError
 from ..hamiltonian.compile import MAX_SECTORS
-from ..state import ExactMPS
+from ..state import State
 from .base import Batch, PreparedEnergy
 from .cumulant_hidden import HiddenCumulantEnergy
 from .exact import QuadraticEnergy
@@ -99,6 +99,8 @@ class CumulantBatch(Batch):
 class CumulantEnergy(PreparedEnergy):
     """See [`hypercircuit.Cumulant`][]; linear networks."""
 
+    site_tensors = True
+
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
@@ -108,6 +110,11 @@ class CumulantEnergy(PreparedEnergy):
         settings: Cumulant,
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
+        if settings.order > 2 and isinstance(circuit, (Truncated, FreeMPS)):
+            raise ValueError(
+                f"order must be 2 for a {type(circuit).__name__} state, got {settings.order}; "
+                "use Cumulant(2)"
+            )
         self.settings = settings
         self.outputs = linear_outputs(hamiltonian)
         self.expected = ExpectedLoss(
@@ -132,7 +139,7 @@ class CumulantEnergy(PreparedEnergy):
         known = labels(self.hamiltonian.data.y[examples], network.n_outputs, cut, self.dtype)
         return CumulantBatch(weights, x.astype(self.dtype), known)
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, CumulantBatch)
         cumulants = self.outputs.cumulants(mps, batch.x, self.settings.order)
         return self.expected(Outputs(cumulants, None, self.half_step), batch.labels)

@@ -37,7 +37,7 @@ from ..bnn import Encoding, Network
 from ..circuit import Chain
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.linear import exact_inputs
-from ..state import Band, ExactMPS, bit_cumulants
+from ..state import Band, ExactMPS, State, bit_cumulants
 from .base import Batch, PreparedEnergy
 from .expected import ExpectedLoss, Labels, Outputs, labels
 from .gaussian import NearlyNormal
@@ -143,7 +143,7 @@ class HiddenCumulantEnergy(PreparedEnergy):
             hamiltonian.loss, network.n_outputs, settings.n_nodes, settings.n_steps, self.dtype
         )
         last = len(network.layers) - 1
-        reach = circuit.correlation_range
+        reach = self.circuit.correlation_range
         numbers = range(1) if self.by_neuron else range(last + 1)
         self.layers = [_layer(network, number, self.by_neuron, reach) for number in numbers]
         self.skip = None
@@ -179,7 +179,8 @@ class HiddenCumulantEnergy(PreparedEnergy):
             labels(data.y[examples], network.n_outputs, output_cut, self.dtype),
         )
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
+        assert isinstance(mps, ExactMPS)
         assert isinstance(batch, HiddenBatch)
         return self.expected(self.outputs(mps, batch), batch.labels)
 

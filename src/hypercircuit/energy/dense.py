@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Angles, AnyArray, CellTensors
-from ..circuit import Chain, Noisy
+from ..circuit import Brickwork, Chain
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.diagonal import MAX_QUBITS
-from ..state import ExactMPS, exact_mps
+from ..state import ChainMPS, ExactMPS, State, prepare_state
 from .base import Batch, CompleteEnergy, PreparedEnergy
 
 #: The largest bond of the cut for which the bond's real products are cheaper than amplitudes.
@@ -78,6 +78,8 @@ class StatevectorBatch(Batch):
 class StatevectorEnergy(CompleteEnergy):
     """See [`hypercircuit.Statevector`][]."""
 
+    site_tensors = True
+
     def __init__(
         self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
@@ -103,15 +105,24 @@ class StatevectorEnergy(CompleteEnergy):
         self.check_complete(examples, weights)
         return self._batch
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         """The energy of the complete data once for every example: there are no others here."""
-        value = self._of_cells(mps.cells, batch) if mps.cells is not None else _of_maps(mps, batch)
-        return jnp.broadcast_to(value, batch.weights.shape)
+        return jnp.broadcast_to(self._of(mps, batch), batch.weights.shape)
 
     def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
-        if isinstance(self.circuit, Noisy):
-            return _of_maps(exact_mps(self.circuit, params), batch)
-        return self._of_cells(self.circuit.cells(params), batch)
+        if isinstance(self.circuit, Brickwork):
+            return self._of_cells(self.circuit.cells(params), batch)
+        return self._of(prepare_state(self.circuit, params), batch)
+
+    def _of(self, mps: State, batch: Batch) -> Float[Array, ""]:
+        if isinstance(mps, ChainMPS):
+            return self._of_sites(mps, batch)
+        return self._of_cells(mps.cells, batch) if mps.cells is not None else _of_maps(mps, batch)
+
+    def _of_sites(self, mps: ChainMPS, batch: Batch) -> Float[Array, ""]:
+        assert isinstance(batch, StatevectorBatch)
+        psi = mps.to_statevector().reshape(batch.losses.shape)
+        return jnp.sum((psi.real**2 + psi.imag**2) * batch.losses)
 
     def _of_cells(self, cells: CellTensors, batch: Batch) -> Float[Array, ""]:
         assert isinstance(batch, StatevectorBatch)

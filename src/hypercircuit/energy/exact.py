@@ -12,17 +12,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import AnyArray
-from ..circuit import Chain
+from ..circuit import Ansatz, Chain, FreeMPS, Truncated
 from ..hamiltonian import (
     CHUNK,
     FourierTerms,
     HiddenTerms,
     LossHamiltonian,
+    NoTerms,
     QuadraticTerms,
     SectorTerms,
     SquaredError,
 )
-from ..state import ExactMPS
+from ..state import ChainMPS, ExactMPS, State
 from .base import Batch, PreparedEnergy
 from .chain import WorkItems, sweep, window_maps
 from .connected import ConnectedWork, connected_sums, plan_connected
@@ -31,7 +32,9 @@ from .hidden import HiddenEnergy
 from .linear import linear_outputs, mean_outputs
 from .plan import Layout, frequency_chunks, pack_items, separated, window_list
 from .sectors import SectorEnergy
-from .tables import Tables, build_tables
+from .site_exact import MOST_OPERATIONS, SiteExactEnergy, operations
+from .site_moments import swept_cumulants
+from .tables import Tables, build_tables, chunk_phases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +61,37 @@ class Exact:
         if isinstance(terms, QuadraticTerms):
             return QuadraticEnergy(*arguments)
         if isinstance(terms, FourierTerms):
-            return ExactEnergy(*arguments)
+            site_tensors = isinstance(circuit, (Truncated, FreeMPS))
+            kind = SiteExactEnergy if site_tensors else ExactEnergy
+            return kind(*arguments)
         if isinstance(terms, HiddenTerms):
             return HiddenEnergy(*arguments)
         raise ValueError(f"there is no exact energy: {terms.describe()}; use Sampled()")
+
+
+def why_not_exact(hamiltonian: LossHamiltonian, circuit: Ansatz) -> str | None:
+    """Why an energy has no exact value to be compared with, or None where it has one.
+
+    Some losses have no product terms; in states of site tensors those of hidden layers are not
+    evaluated, and those of all outputs together at a cost that large registers do not allow.
+    """
+    terms = hamiltonian.terms
+    if isinstance(terms, NoTerms):
+        return terms.reason
+    if not isinstance(circuit, (Truncated, FreeMPS)):
+        return None
+    parts = terms.sectors if isinstance(terms, SectorTerms) else ()
+    for each in (sector.hamiltonian for sector in parts) if parts else (hamiltonian,):
+        if isinstance(each.terms, HiddenTerms):
+            return "the terms of hidden layers are evaluated in exact states only"
+        if isinstance(each.terms, FourierTerms):
+            work = operations(each, circuit.max_bond)
+            if work > MOST_OPERATIONS:
+                return (
+                    f"an example takes {work:.0e} floating-point operations in a state of bond "
+                    f"{circuit.max_bond}, more than {MOST_OPERATIONS:.0e}"
+                )
+    return None
 
 
 class SeparatedWork(eqx.Module):
@@ -108,6 +138,8 @@ class QuadraticBatch(Batch):
 class QuadraticEnergy(PreparedEnergy):
     """Squared error from exact means and variances: ``var z + (mean z - t)^2``, summed."""
 
+    site_tensors = True
+
     def __init__(
         self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
     ) -> None:
@@ -124,9 +156,12 @@ class QuadraticEnergy(PreparedEnergy):
         x = self.hamiltonian.inputs(examples)
         return QuadraticBatch(weights, x.astype(self.dtype), targets.astype(self.dtype))
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, QuadraticBatch)
-        mean, variance = self.outputs.cumulants(mps, batch.x, 2)
+        if isinstance(mps, ChainMPS):
+            mean, variance = swept_cumulants(self.outputs, mps, jnp.asarray(batch.x))
+        else:
+            mean, variance = self.outputs.cumulants(mps, batch.x, 2)
         return (variance + (mean - batch.targets) ** 2).sum(1)
 
 
@@ -140,15 +175,17 @@ class ExactEnergy(PreparedEnergy):
         self.forms = linear_forms(hamiltonian)
         self.layout, terms = self.forms.layout, self.forms.terms
         self.tables, self._first_chunk = build_tables(terms, self.dtype)
-        self.cells_per_window = 2 if circuit.reach <= 1 else 1
+        self.cells_per_window = 2 if self.circuit.reach <= 1 else 1
         counts = np.sort(terms.n_terms // CHUNK)[::-1]
         self._most_chunks = int(counts[0])
         n_rows = batch_size * self.forms.per_example
         self._capacity = int(counts[np.arange(n_rows) % len(counts)].sum())
         # Losses that add up over outputs need no more than each output's own distribution.
         self._independent = np.ones(len(terms.table), bool)
-        if terms.joint and circuit.correlation_range > 0:
-            self._independent = self._in_parts(lambda x: separated(self.layout, x, circuit.reach))
+        if terms.joint and self.circuit.correlation_range > 0:
+            self._independent = self._in_parts(
+                lambda x: separated(self.layout, x, self.circuit.reach)
+            )
         self._n_windows = self._longest_list()
 
     def _longest_list(self) -> int:
@@ -219,19 +256,11 @@ class ExactEnergy(PreparedEnergy):
         self, examples: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per example: the chunks' numbers and the cosines and sines of all-zero bits' phases."""
+        zeros = self.forms.outputs.base * inputs.sum(1)
         terms = self.forms.terms
-        position, chunk, frequency = frequency_chunks(terms, examples)
-        total = inputs.sum(1)
-        angle = (self.forms.outputs.base * total - terms.origin[examples])[
-            position, None
-        ] * frequency
-        shape = (len(examples), self._most_chunks)
-        number = np.full(shape, len(self.tables.real) - 1, np.int32)
-        number[position, chunk] = self._first_chunk[terms.table[examples]][position] + chunk
-        cos = np.zeros((*shape, CHUNK), self.dtype)
-        sin = np.zeros((*shape, CHUNK), self.dtype)
-        cos[position, chunk], sin[position, chunk] = np.cos(angle), np.sin(angle)
-        return number, cos, sin
+        return chunk_phases(
+            self.tables, self._first_chunk, terms, examples, zeros, self._most_chunks
+        )
 
     def _plan_separated(
         self, examples: np.ndarray, inputs: np.ndarray, independent: np.ndarray
@@ -265,8 +294,9 @@ class ExactEnergy(PreparedEnergy):
             end[:, :, None].astype(np.int32) + np.stack(offsets).astype(np.int32),
         )
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, ExactBatch)
+        assert isinstance(mps, ExactMPS)
         sums = _separated_sums(
             self.tables, self.layout, mps, self.cells_per_window, batch.work, batch.separated
         )

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from .._types import AnyArray
 from ..circuit import Chain
 from ..hamiltonian import CHUNK, HiddenTerms, LossHamiltonian, Patterns
-from ..state import ExactMPS
+from ..state import ExactMPS, State
 from .base import Batch, PreparedEnergy
 from .hidden_chain import hidden_layout
 from .hidden_connected import ConnectedHiddenWork, connected_hidden, plan_connected_hidden
@@ -63,14 +63,14 @@ class HiddenEnergy(PreparedEnergy):
         assert isinstance(terms, HiddenTerms)
         self.terms = terms
         self.layout = hidden_layout(hamiltonian)
-        self._cells_per_window = 2 if circuit.reach <= 1 else 1
+        self._cells_per_window = 2 if self.circuit.reach <= 1 else 1
         self._groups = neuron_groups(self.layout, self._cells_per_window)
         rows = np.arange(hamiltonian.n_examples)
         parts = np.array_split(rows, -(-len(rows) // 4096))
         self.separated = not isinstance(terms.basis, Patterns) and self.layout.skip is None
-        if self.separated and circuit.correlation_range > 0:
+        if self.separated and self.circuit.correlation_range > 0:
             self.separated = all(
-                separated_neurons(self.layout, self._inputs(part), circuit.reach).all()
+                separated_neurons(self.layout, self._inputs(part), self.circuit.reach).all()
                 for part in parts
             )
         self._sizes = self._measure(parts)
@@ -132,7 +132,8 @@ class HiddenEnergy(PreparedEnergy):
             )
         return HiddenBatch(weights, work)
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
+        assert isinstance(mps, ExactMPS)
         assert isinstance(batch, HiddenBatch)
         if isinstance(batch.work, SeparatedHiddenWork):
             return separated_hidden(

@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, Int
 
 from ..bnn import Encoding
 from ..hamiltonian import LossHamiltonian
-from ..state import Band, ExactMPS, bit_cumulants, bit_probabilities
+from ..state import Band, ChainMPS, State, bit_cumulants, bit_probabilities
 from .pairs import pair_cumulants
+from .site_moments import swept_cumulants
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -68,10 +69,21 @@ class LinearOutputs(eqx.Module):
         return jnp.einsum("nj,cj->nc", x, weights, precision=_HIGHEST)
 
     def cumulants(
-        self, mps: ExactMPS, x: Float[Array, "n fan_in"], order: int
+        self, mps: State, x: Float[Array, "n fan_in"], order: int
     ) -> tuple[Float[Array, "n outputs"], ...]:
-        """The first `order` cumulants of every form over the Born distribution, exactly."""
-        probabilities, bands = pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
+        """The first `order` cumulants of every form over the Born distribution.
+
+        They are exact, except that in a truncated state correlations beyond the circuit's range,
+        which only truncation makes, are left out.
+        """
+        if isinstance(mps, ChainMPS):
+            if mps.correlation_range is None and order == 2:
+                return swept_cumulants(self, mps, jnp.asarray(x))
+            probabilities, bands = bit_cumulants(mps, order)
+        elif order == 2:
+            probabilities, bands = pair_cumulants(mps)
+        else:
+            probabilities, bands = bit_cumulants(mps, order)
         return self.of_bits(probabilities, bands, x, order)
 
     def of_bits(
@@ -172,6 +184,6 @@ def linear_outputs(hamiltonian: LossHamiltonian) -> LinearOutputs:
     return linear_forms(sites, network.layers[0].encoding, network.logit_scale)
 
 
-def mean_outputs(outputs: LinearOutputs, mps: ExactMPS, x: jax.Array) -> jax.Array:
+def mean_outputs(outputs: LinearOutputs, mps: State, x: jax.Array) -> jax.Array:
     """The mean logits of a state, (n, outputs)."""
     return outputs.mean(bit_probabilities(mps), x)

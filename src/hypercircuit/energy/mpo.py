@@ -18,12 +18,13 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from .._types import Angles, AnyArray
-from ..circuit import Chain
+from ..circuit import Chain, FreeMPS, Truncated
 from ..hamiltonian import CompressedLoss, LossHamiltonian, MeasuredError, compress_loss
 from ..hamiltonian.mpo import MEMORY, Request, around_state, load_same
-from ..state import ExactMPS, bit_probabilities, exact_mps, sample
+from ..state import ChainMPS, ExactMPS, State, bit_probabilities, prepare_state, sample
 from .base import Batch, CompleteEnergy
 from .operators import CellOperators, cell_operators, expectations
+from .site_operators import SiteOperators, site_expectations, site_operators
 
 METRICS = ("state", "uniform")
 
@@ -99,7 +100,7 @@ class MPOBatch(Batch):
     """All the examples, of equal weight, and the operators."""
 
     weights: Float[AnyArray, " n"]
-    operators: tuple[CellOperators, ...]
+    operators: tuple[CellOperators, ...] | tuple[SiteOperators, ...]
 
 
 class MPOEnergy(CompleteEnergy):
@@ -111,6 +112,8 @@ class MPOEnergy(CompleteEnergy):
     - `n_compressions`: how often the loss was compressed.
     - `fresh_error`: the root mean square error on samples right after the last compression.
     """
+
+    site_tensors = True
 
     def __init__(
         self,
@@ -166,7 +169,9 @@ class MPOEnergy(CompleteEnergy):
         self.compressed = found
         self.n_compressions += 1
         parts = [(part.start, part.mpo) for part in found.parts]
-        operators = cell_operators(parts, self._padded_bond, self.dtype)
+        site_tensors = isinstance(self.circuit, (Truncated, FreeMPS))
+        lay_out = site_operators if site_tensors else cell_operators
+        operators = lay_out(parts, self._padded_bond, self.dtype)
         weights = np.full(self.batch_size, 1 / self.batch_size, self.dtype)
         self._batch = jax.device_put(MPOBatch(weights, operators))
 
@@ -204,28 +209,33 @@ class MPOEnergy(CompleteEnergy):
             raise ValueError("there are no operators yet; call compress first")
         return self._batch
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         """The energy of the complete data once for every example: there are no others here."""
         return jnp.broadcast_to(self._energy(mps, batch), batch.weights.shape)
 
     def __call__(self, params: Angles, batch: Batch) -> Float[Array, ""]:
-        return self._energy(exact_mps(self.circuit, params), batch)
+        return self._energy(prepare_state(self.circuit, params), batch)
 
-    def _energy(self, mps: ExactMPS, batch: Batch) -> Float[Array, ""]:
+    def _energy(self, mps: State, batch: Batch) -> Float[Array, ""]:
         assert isinstance(batch, MPOBatch)
-        return sum(
-            (expectations(mps, operators).sum() for operators in batch.operators),
-            start=jnp.zeros((), self.dtype),
-        )
+        total = jnp.zeros((), self.dtype)
+        for operators in batch.operators:
+            if isinstance(operators, SiteOperators):
+                assert isinstance(mps, ChainMPS)
+                total = total + site_expectations(mps, operators).sum()
+            else:
+                assert isinstance(mps, ExactMPS)
+                total = total + expectations(mps, operators).sum()
+        return total
 
 
 @eqx.filter_jit
 def _probabilities(circuit: Chain, params: Angles) -> Float[Array, " n_qubits"]:
-    return bit_probabilities(exact_mps(circuit, params))
+    return bit_probabilities(prepare_state(circuit, params))
 
 
 @eqx.filter_jit
 def _samples(
     circuit: Chain, params: Angles, key: PRNGKeyArray, n: int
 ) -> UInt8[Array, "n n_qubits"]:
-    return sample(exact_mps(circuit, params), key, n)[0]
+    return sample(prepare_state(circuit, params), key, n)[0]

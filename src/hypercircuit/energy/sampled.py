@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from .._types import Angles, AnyArray
 from ..circuit import Chain
 from ..hamiltonian import LossHamiltonian
-from ..state import ExactMPS, exact_mps, sample
+from ..state import State, prepare_state, sample
 from .base import Batch, PreparedEnergy
 
 BASELINES = ("leave-one-out", "none")
@@ -98,6 +98,8 @@ class SampledEnergy(PreparedEnergy):
     batch; training gives each step's batch a key of its own by `with_key`.
     """
 
+    site_tensors = True
+
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
@@ -123,7 +125,7 @@ class SampledEnergy(PreparedEnergy):
         assert isinstance(batch, SampledBatch)
         return dataclasses.replace(batch, key=key)
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, SampledBatch)
         bits, log_probabilities = sample(mps, batch.key, self.settings.n_samples)
         losses = self._losses(bits, batch)
@@ -132,7 +134,7 @@ class SampledEnergy(PreparedEnergy):
     def estimate(self, params: Angles, batch: Batch) -> Estimate:
         """The batch's weighted energy, equal to `self(params, batch)`, and its standard error."""
         assert isinstance(batch, SampledBatch)
-        mps = exact_mps(self.circuit, params)
+        mps = prepare_state(self.circuit, params)
         bits, _ = sample(mps, batch.key, self.settings.n_samples)
         return mean_of(self._losses(bits, batch) @ jnp.asarray(batch.weights))
 
@@ -214,7 +216,7 @@ def sampled_energy(
         raise ValueError(
             f"n_samples must be at least 2, got {n_samples}; one has no standard error"
         )
-    drawn, _ = sample(exact_mps(circuit, params), key, n_samples)
+    drawn, _ = sample(prepare_state(circuit, params), key, n_samples)
     bits = np.asarray(drawn)
     parts = [hamiltonian.losses(bits[start : start + 16]) for start in range(0, n_samples, 16)]
     return mean_of(np.concatenate(parts))

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from .._types import AnyArray
 from ..circuit import Chain
 from ..hamiltonian import LossHamiltonian, SectorTerms
-from ..state import ExactMPS, condition
+from ..state import State, condition
 from .base import Batch, EnergyKind, PreparedEnergy
 
 
@@ -28,6 +28,8 @@ class SectorBatch(Batch):
 
 class SectorEnergy(PreparedEnergy):
     """The energies of all settings, each in the state conditioned on it."""
+
+    site_tensors = True
 
     def __init__(
         self,
@@ -50,9 +52,9 @@ class SectorEnergy(PreparedEnergy):
         batches = tuple(energy.batch(examples, weights) for energy in self.energies)
         return SectorBatch(batches[0].weights, batches)
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         assert isinstance(batch, SectorBatch)
-        total = jnp.zeros(len(batch.weights), mps.maps.dtype)
+        total = jnp.zeros(len(batch.weights), mps.dtype)
         for bits, energy, inner in zip(self.bits, self.energies, batch.sectors, strict=True):
             probability, state = condition(mps, self.sites, bits)
             total = total + probability * energy.of_state(state, inner)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._types import AnyArray
 from ..hamiltonian import CHUNK, FourierTerms
+from .plan import frequency_chunks
 
 
 class Tables(eqx.Module):
@@ -73,3 +74,30 @@ def build_tables(terms: FourierTerms, dtype: np.dtype) -> tuple[Tables, np.ndarr
     real, imag = jnp.asarray(chunks.real, dtype), jnp.asarray(chunks.imag, dtype)
     tables = Tables(real, imag, weights, constants, terms.ranks)
     return tables, np.cumsum(counts) - counts
+
+
+def chunk_phases(
+    tables: Tables,
+    first_chunk: np.ndarray,
+    terms: FourierTerms,
+    rows: Int[np.ndarray, " n"],
+    zeros: Float[np.ndarray, " n"],
+    most_chunks: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per row the chunks' numbers and the cosines and sines of all-zero bits' phases.
+
+    **Arguments:**
+
+    - `first_chunk`: of every table, see `build_tables`.
+    - `zeros`: the rows' forms where all bits are zero.
+    - `most_chunks`: what the number of chunks is padded to, with the chunk of zeros.
+    """
+    dtype = tables.real.dtype
+    position, chunk, frequency = frequency_chunks(terms, rows)
+    angle = (zeros - terms.origin[rows])[position, None] * frequency
+    shape = (len(rows), most_chunks)
+    number = np.full(shape, len(tables.real) - 1, np.int32)
+    number[position, chunk] = first_chunk[terms.table[rows]][position] + chunk
+    cos, sin = np.zeros((*shape, CHUNK), dtype), np.zeros((*shape, CHUNK), dtype)
+    cos[position, chunk], sin[position, chunk] = np.cos(angle), np.sin(angle)
+    return number, cos, sin

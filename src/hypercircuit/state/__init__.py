@@ -1,9 +1,14 @@
-"""What the circuit makes: the exact MPS, its Born distribution, samples and moments."""
+"""What the circuit makes: exact and truncated MPS, the Born distribution, samples, moments."""
 
 from .born import (
     Born as Born,
     born as born,
     graph_statevector as graph_statevector,
+)
+from .chain import (
+    ChainMPS as ChainMPS,
+    chain_mps as chain_mps,
+    from_tensors as from_tensors,
 )
 from .condition import condition as condition
 from .exact import ExactMPS as ExactMPS, exact_mps as exact_mps
@@ -21,9 +26,17 @@ from .moments import (
     joint_probabilities as joint_probabilities,
     marginals as marginals,
 )
+from .prepare import State as State, prepare_state as prepare_state
 from .sampling import (
     log_probability as log_probability,
     most_likely as most_likely,
     sample as sample,
 )
 from .trajectories import trajectory_mps as trajectory_mps
+from .truncated import TruncatedTensors as TruncatedTensors, truncated_tensors as truncated_tensors
+from .truncation import (
+    SCHEMES as SCHEMES,
+    Parallel as Parallel,
+    Sweep as Sweep,
+    TruncationScheme as TruncationScheme,
+)

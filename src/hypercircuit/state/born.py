@@ -1,6 +1,6 @@
 """The Born distribution of any circuit: what training and decoding ask of a state.
 
-A chain answers from its exact matrix product state. A graph answers
+A chain answers from its matrix product state, exact or not. A graph answers
 
 * up to 24 qubits from all its amplitudes;
 * above, by contractions: bits are drawn site by site, each from its distribution given those
@@ -23,12 +23,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, UInt8
 
 from .._types import Angles
-from ..circuit import Chain, Graph
+from ..circuit import Ansatz, Chain, Graph
 from ..circuit.brickwork import rotation_matrices
 from .contraction import Budget, Contraction, in_batches, plan_contraction
-from .exact import exact_mps
 from .moments import joint_probabilities, marginals
 from .paths import PathSearch
+from .prepare import prepare_state
 from .sampling import log_probability, most_likely, sample
 from .schedule import TERMS
 from .worldlines import worldlines
@@ -78,7 +78,7 @@ class Born(abc.ABC):
 
 
 def born(
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     params: Angles,
     *,
     budget: Budget | None = None,
@@ -107,7 +107,7 @@ class _Chain(Born):
 
     @functools.cached_property
     def _mps(self) -> Any:
-        return exact_mps(self._circuit, self._params)
+        return jax.jit(lambda p: prepare_state(self._circuit, p))(self._params)
 
     def sample(self, key: PRNGKeyArray, n_samples: int) -> tuple[Networks, LogProbabilities]:
         return sample(self._mps, key, n_samples)
@@ -119,11 +119,11 @@ class _Chain(Born):
         return most_likely(self._mps, width)
 
     def marginals(self) -> np.ndarray:
-        probe = jax.jit(lambda p: marginals(exact_mps(self._circuit, p)))
+        probe = jax.jit(lambda p: marginals(prepare_state(self._circuit, p)))
         return np.asarray(probe(self._params))
 
     def joint_probabilities(self, sites: np.ndarray) -> np.ndarray:
-        probe = jax.jit(lambda p: joint_probabilities(exact_mps(self._circuit, p), sites))
+        probe = jax.jit(lambda p: joint_probabilities(prepare_state(self._circuit, p), sites))
         return np.asarray(probe(self._params))
 
 

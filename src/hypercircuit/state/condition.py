@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .chain import ChainMPS
+from .chain_condition import condition_chain
 from .exact import ExactMPS
 
 #: Outcomes less likely than rounding leave no state.
@@ -25,8 +27,8 @@ _FLOOR = {"float32": 1e-6, "float64": 1e-13}
 
 
 def condition(
-    mps: ExactMPS, sites: Sequence[int], bits: Sequence[int]
-) -> tuple[Float[Array, ""], ExactMPS]:
+    mps: ExactMPS | ChainMPS, sites: Sequence[int], bits: Sequence[int]
+) -> tuple[Float[Array, ""], ExactMPS | ChainMPS]:
     """The probability of an outcome and the state it leaves, on the same chain.
 
     An outcome that is impossible up to rounding leaves the state as it was, so that what is
@@ -39,7 +41,6 @@ def condition(
 
     **Raises:** `ValueError` for sites elsewhere.
     """
-    n_cells = mps.maps.shape[0]
     outcome = dict(zip(map(int, sites), map(int, bits), strict=True))
     first, last = min(outcome), max(outcome)
     touching = first == 0 or last == mps.n_qubits - 1
@@ -48,6 +49,9 @@ def condition(
             "sites must be neighbours that reach one end of the chain of "
             f"{mps.n_qubits} qubits, got {tuple(sites)}"
         )
+    if isinstance(mps, ChainMPS):
+        return condition_chain(mps, outcome, _FLOOR[mps.dtype.name])
+    n_cells = mps.maps.shape[0]
     mask = np.ones((n_cells, 2, 2))
     for site, bit in outcome.items():
         np.moveaxis(mask[site // 2], site % 2, 0)[1 - bit] = 0

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Angles, CellMaps, CellTensors, CutVectors
-from ..circuit import Brickwork, Chain, Noisy
+from ..circuit import Ansatz, Brickwork, Noisy
 from .interchange import mps_to_quimb
 from .mixed import noisy_maps
 
@@ -53,6 +53,11 @@ class ExactMPS(eqx.Module):
     n_qubits: int = eqx.field(static=True)
     reach: int = eqx.field(static=True)
     correlation_range: int = eqx.field(static=True)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of its probabilities: float32 or float64."""
+        return np.dtype(self.maps.dtype)
 
     def tensors(self) -> list[jax.Array]:
         """The state site by site as MPS tensors (left, phys, right), no SVD involved.
@@ -107,10 +112,11 @@ class ExactMPS(eqx.Module):
         return state[:, 0]
 
 
-def exact_mps(circuit: Chain, params: Angles) -> ExactMPS:
+def exact_mps(circuit: Ansatz, params: Angles) -> ExactMPS:
     """The exact state that `circuit` prepares with `params`; differentiable, jit-compatible.
 
-    **Raises:** `ValueError` for a circuit that is not a chain, or a noisy one that is too deep.
+    **Raises:** `ValueError` for an ansatz that is not an exact chain, or a noisy one that is too
+    deep.
     """
     if isinstance(circuit, Noisy):
         maps, start, end = noisy_maps(circuit, params)
@@ -121,7 +127,8 @@ def exact_mps(circuit: Chain, params: Angles) -> ExactMPS:
     if not isinstance(circuit, Brickwork):
         raise ValueError(
             f"only a chain (Brickwork) has an exact matrix product state here, got "
-            f"{type(circuit).__name__}; use born(circuit, params), or Contraction() for energies"
+            f"{type(circuit).__name__}; use born(circuit, params), Contraction() for energies of "
+            "graphs, or prepare_state for states of site tensors"
         )
     return mps_of_cells(circuit.cells(params), circuit, params.shape[1])
 

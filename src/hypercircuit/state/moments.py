@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from . import chain_moments
+from .chain import ChainMPS
 from .exact import ExactMPS
 
 
@@ -77,20 +79,22 @@ def site_maps(mps: ExactMPS) -> SiteMaps:
     )
 
 
-def bit_probabilities(mps: ExactMPS) -> Float[Array, " n_qubits"]:
+def bit_probabilities(mps: ExactMPS | ChainMPS) -> Float[Array, " n_qubits"]:
     """The probability that each bit is 1."""
+    if isinstance(mps, ChainMPS):
+        return chain_moments.bit_probabilities(mps)
     sites = site_maps(mps)
     ones = jnp.einsum("nx,nxy,ny->n", sites.left[:-1], sites.maps[:, 1], sites.right[1:])
     return ones[: mps.n_qubits]
 
 
-def marginals(mps: ExactMPS) -> Float[Array, " n_qubits"]:
+def marginals(mps: ExactMPS | ChainMPS) -> Float[Array, " n_qubits"]:
     """The expectation of Pauli Z on every site, ``1 - 2 p(bit = 1)``."""
     return 1 - 2 * bit_probabilities(mps)
 
 
 def joint_probabilities(
-    mps: ExactMPS, sites: Int[np.ndarray, "groups bits"]
+    mps: ExactMPS | ChainMPS, sites: Int[np.ndarray, "groups bits"]
 ) -> Float[Array, "groups codes"]:
     """The joint distribution of groups of neighbouring bits, a group's first most significant.
 
@@ -102,30 +106,38 @@ def joint_probabilities(
         raise ValueError(f"sites of a group must be neighbours in one direction, got {sites}")
     falling = n_bits > 1 and steps[0, 0] < 0
     ordered = sites[:, ::-1] if falling else sites
-    chain = site_maps(mps)
-    vectors = chain.left[ordered[:, 0]][:, None]
-    for position in range(n_bits):
-        maps = chain.maps[ordered[:, position]]
-        vectors = jnp.einsum("gcx,gsxy->gcsy", vectors, maps)
-        vectors = vectors.reshape(len(sites), -1, vectors.shape[-1])
-    table = jnp.einsum("gcx,gx->gc", vectors, chain.right[ordered[:, -1] + 1])
+    if isinstance(mps, ChainMPS):
+        table = chain_moments.joint_probabilities(mps, ordered)
+    else:
+        table = _joint_table(site_maps(mps), ordered)
     if falling:
         axes = (0, *range(n_bits, 0, -1))
         table = table.reshape(len(sites), *(2,) * n_bits).transpose(axes)
     return table.reshape(len(sites), 2**n_bits)
 
 
-def correlations(mps: ExactMPS) -> Float[Array, "distances n_qubits"]:
+def _joint_table(chain: SiteMaps, sites: Int[np.ndarray, "groups bits"]) -> jax.Array:
+    vectors = chain.left[sites[:, 0]][:, None]
+    for position in range(sites.shape[1]):
+        maps = chain.maps[sites[:, position]]
+        vectors = jnp.einsum("gcx,gsxy->gcsy", vectors, maps)
+        vectors = vectors.reshape(len(sites), -1, vectors.shape[-1])
+    return jnp.einsum("gcx,gx->gc", vectors, chain.right[sites[:, -1] + 1])
+
+
+def correlations(mps: ExactMPS | ChainMPS) -> Float[Array, "distances n_qubits"]:
     """Connected correlations ``<Z_i Z_j> - <Z_i><Z_j>`` of all pairs that have any.
 
     Entry [r, i] belongs to the pair (i - r, i), r = 0..range, and is zero where i < r; pairs
-    further apart than the range are exactly uncorrelated.
+    further apart than the range are exactly uncorrelated in an exact state.
     """
     single, *pairs = bit_cumulants(mps, 2)[1]
     return 4 * jnp.concatenate([single.values[None], *(pair.values for pair in pairs)])
 
 
-def bit_cumulants(mps: ExactMPS, order: int) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
+def bit_cumulants(
+    mps: ExactMPS | ChainMPS, order: int
+) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
     """The bits' probabilities (first cumulants) and all bands of order 2..`order`.
 
     The bands of one order are listed by their powers, in lexicographic order from the highest
@@ -133,10 +145,14 @@ def bit_cumulants(mps: ExactMPS, order: int) -> tuple[Float[Array, " n_qubits"],
 
     **Arguments:**
 
-    - `order`: 2, 3 or 4.
+    - `order`: 2, 3 or 4; 2 for states of site tensors.
+
+    **Raises:** `ValueError` for another order.
     """
     if order not in (2, 3, 4):
         raise ValueError(f"order must be 2, 3 or 4, got {order}")
+    if isinstance(mps, ChainMPS):
+        return _chain_cumulants(mps, order)
     n_qubits = mps.n_qubits
     sites = site_maps(mps)
     reach = mps.correlation_range
@@ -172,6 +188,20 @@ def bit_cumulants(mps: ExactMPS, order: int) -> tuple[Float[Array, " n_qubits"],
                 values = values - _pairings(powers, variances, covariances, reach)
             bands.append(Band(powers, values))
     return probabilities[:n_qubits], tuple(bands)
+
+
+def _chain_cumulants(
+    mps: ChainMPS, order: int
+) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
+    if order > 2:
+        raise ValueError(
+            f"order must be 2 for a state of site tensors (ChainMPS), got {order}; take 2, or an "
+            "exact state of a shallow circuit"
+        )
+    reach = mps.n_qubits - 1 if mps.correlation_range is None else mps.correlation_range
+    probabilities, variances, covariances = chain_moments.pair_covariances(mps, reach)
+    bands = (Band((2,), variances), Band((1, 1), covariances))
+    return probabilities, bands if reach else bands[:1]
 
 
 def _compositions(total: int) -> list[tuple[int, ...]]:

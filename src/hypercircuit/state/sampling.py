@@ -14,16 +14,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt8
 
+from .chain import ChainMPS
+from .chain_sampling import FLOOR, IMPOSSIBLE, add, beam, draw as draw_bits, follow as follow_bits
 from .exact import ExactMPS
-
-_FLOOR = 1e-30
-#: The log-probability of beams that do not exist yet; finite, so that sums stay defined.
-_IMPOSSIBLE = -1e30
 
 
 @eqx.filter_jit
 def sample(
-    mps: ExactMPS, key: PRNGKeyArray, n_samples: int
+    mps: ExactMPS | ChainMPS, key: PRNGKeyArray, n_samples: int
 ) -> tuple[UInt8[Array, "n_samples n_qubits"], Float[Array, " n_samples"]]:
     """Independent bitstrings from ``|<w|psi>|^2`` and the natural logs of their probabilities.
 
@@ -31,6 +29,8 @@ def sample(
     """
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+    if isinstance(mps, ChainMPS):
+        return draw_bits(mps, key, n_samples)
     n_cells = mps.maps.shape[0]
 
     def draw(carry: tuple, cell: tuple) -> tuple[Any, Any]:
@@ -50,16 +50,18 @@ def sample(
 
 @eqx.filter_jit
 def log_probability(
-    mps: ExactMPS, bits: Integer[Array, "n_samples n_qubits"]
+    mps: ExactMPS | ChainMPS, bits: Integer[Array, "n_samples n_qubits"]
 ) -> Float[Array, " n_samples"]:
     """The natural log of the Born probability of each bitstring; differentiable.
 
-    Probabilities under about 1e-30 per cell are clipped there.
+    Probabilities under about 1e-30 per cell (or site) are clipped there.
     """
     if bits.shape[1] != mps.n_qubits:
         raise ValueError(
             f"bits must have one column per qubit ({mps.n_qubits}), got shape {bits.shape}"
         )
+    if isinstance(mps, ChainMPS):
+        return follow_bits(mps, bits)
     padded = jnp.pad(bits, ((0, 0), (0, mps.n_qubits % 2))).astype(jnp.int32)
     chosen = 2 * padded[:, 0::2] + padded[:, 1::2]
 
@@ -76,7 +78,7 @@ def log_probability(
 
 @eqx.filter_jit
 def most_likely(
-    mps: ExactMPS, width: int = 16
+    mps: ExactMPS | ChainMPS, width: int = 16
 ) -> tuple[UInt8[Array, "width n_qubits"], Float[Array, " width"]]:
     """Likely bitstrings by beam search, best first, with the logs of their probabilities.
 
@@ -89,20 +91,22 @@ def most_likely(
     """
     if width < 1:
         raise ValueError(f"width must be at least 1, got {width}")
+    if isinstance(mps, ChainMPS):
+        return beam(mps, width)
 
     def extend(carry: tuple, cell: tuple) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         vectors, log_probabilities = carry
         maps, right = cell
         weights = jnp.maximum(jnp.einsum("mx,sxy,y->ms", vectors, maps, right), 0)
-        totals = jnp.maximum(weights.sum(1, keepdims=True), _FLOOR)
-        scores = log_probabilities[:, :1] + jnp.log(jnp.maximum(weights / totals, _FLOOR))
+        totals = jnp.maximum(weights.sum(1, keepdims=True), FLOOR)
+        scores = log_probabilities[:, :1] + jnp.log(jnp.maximum(weights / totals, FLOOR))
         _, best = lax.top_k(scores.reshape(-1), width)
         parent, chosen = best // 4, best % 4
         carry = _advance(vectors[parent], log_probabilities[parent], maps, weights[parent], chosen)
         return carry, (parent.astype(jnp.int32), chosen.astype(jnp.int32))
 
     vectors, log_probabilities = _start(mps, width)
-    log_probabilities = log_probabilities.at[1:, 0].set(_IMPOSSIBLE)
+    log_probabilities = log_probabilities.at[1:, 0].set(IMPOSSIBLE)
     cells = (mps.maps, mps.right[1:])
     (_, log_probabilities), (parents, chosen) = lax.scan(
         extend, (vectors, log_probabilities), cells
@@ -132,18 +136,11 @@ def _advance(
 ) -> tuple[jax.Array, jax.Array]:
     """Apply each sample's chosen map and divide by the probability of that choice."""
     weight = jnp.take_along_axis(weights, chosen[:, None], axis=1)
-    total = jnp.maximum(weights.sum(1, keepdims=True), _FLOOR)
+    total = jnp.maximum(weights.sum(1, keepdims=True), FLOOR)
     moved = jnp.einsum("mx,sxy->msy", vectors, maps)
     moved = jnp.take_along_axis(moved, chosen[:, None, None], axis=1)[:, 0]
-    share = jnp.maximum(weight / total, _FLOOR)
-    return moved / jnp.maximum(weight, _FLOOR), _add(log_probabilities, jnp.log(share[:, 0]))
-
-
-def _add(total: jax.Array, value: jax.Array) -> jax.Array:
-    """Kahan's compensated sum: columns total and compensation."""
-    corrected = value - total[:, 1]
-    summed = total[:, 0] + corrected
-    return jnp.stack([summed, (summed - total[:, 0]) - corrected], axis=1)
+    share = jnp.maximum(weight / total, FLOOR)
+    return moved / jnp.maximum(weight, FLOOR), add(log_probabilities, jnp.log(share[:, 0]))
 
 
 def _to_bits(chosen: jax.Array, n_qubits: int) -> jax.Array:

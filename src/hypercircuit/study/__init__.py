@@ -14,6 +14,8 @@ from .comparison_plots import (
     plot_against as plot_against,
     plot_extrapolation as plot_extrapolation,
 )
+from .diagnostics import Diagnostics as Diagnostics, diagnose as diagnose
+from .diagnostics_plots import plot_entropy as plot_entropy
 from .dmrg import DMRGResult as DMRGResult, dmrg as dmrg, dmrg_bytes as dmrg_bytes
 from .extrapolate import Extrapolation as Extrapolation, extrapolate as extrapolate
 from .grid import Axis as Axis, combine as combine, parse_axis as parse_axis
@@ -68,4 +70,5 @@ from .table import flatten as flatten, tidy as tidy, write_table as write_table
 from .trusted_search import (
     TrustedMinimum as TrustedMinimum,
     minimise_trusted as minimise_trusted,
+    unlikeliness as unlikeliness,
 )

@@ -36,6 +36,7 @@ def plot_against(
     *,
     unit: str,
     distance: float,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Every quantity that a comparison has, against one setting, a curve per other settings.
 
@@ -47,8 +48,13 @@ def plot_against(
 
     - `rows`: of `comparison.json`: `settings`, and a summary under the name of every quantity.
     - `distance`: of a success from the minimum.
+    - `names`: the quantities to draw; None is all that there are.
     """
-    shown = [panel for panel in PANELS if any(row.get(panel[1]) for row in rows)]
+    shown = [
+        panel
+        for panel in PANELS
+        if (names is None or panel[1] in names) and any(row.get(panel[1]) for row in rows)
+    ]
     columns = min(3, len(shown))
     bands = -(-len(shown) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * bands + 0.7), layout="constrained")

@@ -155,7 +155,7 @@ def begin_attempt(folder: Path) -> None:
     write_text(folder / "attempt.json", json.dumps(attempt | job, indent=2) + "\n")
 
 
-_SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+_SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURMD_NODENAME")
 
 
 def end_attempt(folder: Path, status: str, message: str, seconds: float) -> None:
@@ -186,10 +186,10 @@ def member_state(folder: Path, *, held: bool = False) -> MemberState:
     return MemberState("waiting", "", 0, None)
 
 
-def with_tail(message: str, folder: Path, lines: int = 3) -> str:
+def with_tail(message: str, folder: Path, lines: int = 3, *, log: str = "log.txt") -> str:
     """The message and below it the last lines of the member's log."""
     try:
-        with open(folder / "log.txt", "rb") as file:
+        with open(folder / log, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
             tail = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:

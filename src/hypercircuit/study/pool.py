@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._cores import CPULimit
 from ..train import StopSignals
 
 _LOOK_EVERY, _ASK_EVERY = 0.05, 5.0
@@ -59,10 +60,8 @@ class JobEnd:
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use: affinity, quota and Slurm's."""
+    return CPULimit.of_process().usable
 
 
 def check_workers(workers: int | None) -> None:

@@ -7,10 +7,10 @@ distribution q, that of a trained state's bits: what it minimises is
     C(w) + strength * sum_j (max_b log q_j(b) - log q_j(w_j)),
 
 again an operator, of two bonds more. The strength starts where the penalty outweighs the spread of
-the operator's entries, and is lowered until the operator leads astray: until the network found has
-a larger *true* loss than the best so far, and the operator's entry there lies further below it than
-errors at the starts explain. Then the search goes on between the two strengths. So the radius of
-the trust region is decided by the loss and not by the operator.
+the operator's entries, and is lowered until the operator leads astray: until no network found has a
+smaller *true* loss than the best so far, and the operator's lowest entry lies further below the
+loss than errors at the starts explain. Then the search goes on between the two strengths. So the
+radius of the trust region is decided by the loss and not by the operator.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from ..hamiltonian.mpo import DiagonalMPO, additive, metric_weights
-from .bit_search import check_bits
-from .ground_state import minimise
+from .bit_search import beam_search, check_bits, improve
 
 #: The first strength, in spreads of the entries over the starts per spread of the penalty.
 _FIRST = 10.0
@@ -47,7 +46,7 @@ class TrustedMinimum:
     - `value`: the operator's entry there.
     - `loss`: its true loss, not above the lowest of the starts.
     - `strengths`: of the penalty, one per round.
-    - `losses`: true loss of what every round found.
+    - `losses`: smallest true loss of what every round found.
     - `seconds`: wall time.
     """
 
@@ -77,7 +76,7 @@ def minimise_trusted(
     - `starts`: networks to start from, such as samples of a trained state.
     - `probabilities`: that each bit is 1, see `around_state`; those within 1e-6 of 0 or 1 count as
       that far away.
-    - `width`: of the beams, see `minimise`.
+    - `width`: of the beams, see `beam_search`, and of the best networks kept from round to round.
     - `max_rounds`: strengths tried at most.
     - `seed`: of the searches.
 
@@ -90,7 +89,11 @@ def minimise_trusted(
         raise ValueError("starts must hold at least one network, got none")
     if max_rounds < 1:
         raise ValueError(f"max_rounds must be at least 1, got {max_rounds}")
-    penalty = _penalty(probabilities, mpo.n_sites)
+    if len(probabilities) != mpo.n_sites:
+        raise ValueError(
+            f"probabilities must be one per site ({mpo.n_sites}), got {len(probabilities)}"
+        )
+    penalty = unlikeliness(probabilities)
     values, true = mpo.values(starts), np.asarray(losses(starts), np.float64)
     spread = float(penalty.values(starts).std()) or 1.0
     strength = _FIRST * (float(values.std()) or float(np.abs(values).max()) or 1.0) / spread
@@ -98,23 +101,26 @@ def minimise_trusted(
     error = float(np.abs(values - true).max())
     safe, too_weak = strength, 0.0
     strengths, found_losses = [], []
+    pool = starts
     for _ in range(max_rounds):
         held = mpo + penalty * strength
-        pool = np.concatenate([best[None], starts])
-        found = minimise(
-            held, probabilities=probabilities, starts=pool, n_random=0, width=width, seed=seed
-        )
-        loss = float(losses(found.bits[None])[0])
-        value = float(mpo.values(found.bits[None])[0])
+        swept = improve(held, pool, seed=seed)
+        likely = swept.bits[np.argsort(swept.values, kind="stable")[:width]]
+        joined = improve(held, beam_search(held, width, suffixes=likely)[0], seed=seed)
+        bits = np.unique(np.concatenate([swept.bits, joined.bits]), axis=0)
+        values, true = mpo.values(bits), np.asarray(losses(bits), np.float64)
         strengths.append(strength)
-        found_losses.append(loss)
-        if loss > best_loss and loss - value > _ASTRAY * error:
+        found_losses.append(float(true.min()))
+        lowest = int(held.values(bits).argmin())
+        if true.min() < best_loss:
+            best, best_loss = bits[true.argmin()], float(true.min())
+            safe = strength
+        elif true[lowest] - values[lowest] > _ASTRAY * error:
             too_weak = strength
         else:
             safe = strength
-        if loss < best_loss:
-            best, best_loss = found.bits, loss
         strength = float(np.sqrt(safe * too_weak)) if too_weak else safe / _FALL
+        pool = np.unique(np.concatenate([bits[np.argsort(true)[:width]], starts]), axis=0)
     return TrustedMinimum(
         best,
         float(mpo.values(best[None])[0]),
@@ -125,10 +131,16 @@ def minimise_trusted(
     )
 
 
-def _penalty(probabilities: np.ndarray, n_sites: int) -> DiagonalMPO:
-    """How much less likely bits are than the likeliest, in nats."""
-    logs = np.log(metric_weights(probabilities, n_sites))
+def unlikeliness(probabilities: Float[np.ndarray, " n_sites"]) -> DiagonalMPO:
+    """How much less likely bits are than the likeliest ones of a product distribution, in nats.
+
+    An operator of bond dimension 2.
+
+    **Arguments:**
+
+    - `probabilities`: that each bit is 1; those within 1e-6 of 0 or 1 count as that far away.
+    """
+    logs = np.log(metric_weights(probabilities, len(probabilities)))
     costs = logs.max(1, keepdims=True) - logs
-    return additive(
-        [(site, DiagonalMPO((cost[None, :, None],))) for site, cost in enumerate(costs)], n_sites
-    )
+    parts = [(site, DiagonalMPO((cost[None, :, None],))) for site, cost in enumerate(costs)]
+    return additive(parts, len(probabilities))

@@ -25,9 +25,10 @@ from ..energy import (
     Sampled,
     SampledEnergy,
     Statevector,
+    why_not_exact,
 )
-from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
-from ..state import exact_mps
+from ..hamiltonian import LossHamiltonian, QuadraticTerms
+from ..state import prepare_state
 from .objective import CHECK, CHECK_PENALTY, KLPenalty, step_key
 
 #: Networks drawn to measure an approximate energy's error where there is no exact one.
@@ -54,7 +55,7 @@ class EnergyCheck:
         self._values = energy.value_function()
         self._estimate = jax.jit(energy.estimate) if isinstance(energy, SampledEnergy) else None
         self._exact = self._sampled = None
-        if isinstance(hamiltonian.terms, NoTerms):
+        if why_not_exact(hamiltonian, circuit) is not None:
             if self._estimate is None:
                 reference = Sampled(_REFERENCE_SAMPLES).prepare(
                     hamiltonian, circuit, batch_size=n_examples, dtype=dtype
@@ -112,7 +113,7 @@ class PenaltyCheck:
 
     def __init__(self, circuit: Chain, penalty: KLPenalty, seed: int) -> None:
         self.penalty, self.seed = penalty, seed
-        self._estimate = jax.jit(lambda p, key: penalty.estimate(exact_mps(circuit, p), key))
+        self._estimate = jax.jit(lambda p, key: penalty.estimate(prepare_state(circuit, p), key))
 
     def measure(self, params: Angles, step: int) -> dict[str, float]:
         """The divergence after `step` updates, and the beta of the last of them."""

@@ -126,7 +126,14 @@ def load_latest_checkpoint(
         ValueError: the state has other leaves, shapes or dtypes than `like`, or a
             newer version of the package wrote the file.
     """
-    for step, path in sorted(_find(Path(folder)), reverse=True):
+    for path, header, arrays in _intact(Path(folder)):
+        return _unflatten(path, header["leaves"], arrays, like), _load_metadata(header, arrays)
+    return None
+
+
+def _intact(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, np.ndarray]]]:
+    """Path, header and arrays of every intact checkpoint, the latest first."""
+    for step, path in sorted(_find(folder), reverse=True):
         try:
             header, arrays = _read(path)
         except FileNotFoundError:
@@ -139,7 +146,20 @@ def load_latest_checkpoint(
                 stacklevel=2,
             )
             continue
-        return _unflatten(path, header["leaves"], arrays, like), _load_metadata(header, arrays)
+        yield path, header, arrays
+
+
+def latest_metadata(folder: str | Path) -> dict[str, Any] | None:
+    """Read the metadata (with "step") of the latest intact checkpoint, None if there is none.
+
+    It needs no example of the state, and may look while another process trains: damaged files are
+    passed over in silence.
+    """
+    for _, path in sorted(_find(Path(folder)), reverse=True):
+        try:
+            return _load_metadata(*_read(path))
+        except (OSError, _DamagedError):
+            continue
     return None
 
 

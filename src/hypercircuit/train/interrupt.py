@@ -9,8 +9,10 @@ SIGHUP. Killing a step half-way would lose it, so a signal only sets a name::
     # the previous handlers are back; save, and exit as `signals.requested` asks
 """
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -67,3 +69,27 @@ class StopSignals:
                 raise KeyboardInterrupt
         if self.requested is None:
             self.requested = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def stop_where_nothing_is_lost() -> Iterator[None]:
+    """Turn the stop signals into KeyboardInterrupt, as SIGINT is, outside of `StopSignals`.
+
+    For a whole command, between whose guarded parts there is nothing to save. Handlers that are
+    not the default stay.
+    """
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                previous[number] = signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +21,11 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Integer, UInt8
 
+from .._shards import Shards, content_of
+from .._threads import one_lapack_thread
 from .._types import Angles, AnyArray
-from ..circuit import Chain, Graph, Noisy
+from .._versions import changed_versions, source_digest, versions
+from ..circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noisy
 from ..data import Dataset
 from ..energy import (
     MPO,
@@ -35,7 +39,7 @@ from ..energy import (
     Statevector,
 )
 from ..hamiltonian import LossHamiltonian
-from ..state import Born, born, exact_mps, most_likely
+from ..state import Born, born, most_likely, prepare_state
 from .check import EnergyCheck, MPOCheck, PenaltyCheck, needs_check
 from .checkpoint import load_latest_checkpoint, save_checkpoint
 from .history import History
@@ -43,7 +47,7 @@ from .interrupt import StopSignals
 from .lbfgs import LBFGS
 from .objective import CHECK, KLPenalty, Objective, step_key
 from .progress import Progress, ProgressDisplay
-from .shards import ShardedEnergy, Shards, content_of, note_signal
+from .shards import ShardedEnergy, note_signal
 
 CHECKPOINTS = "checkpoints"
 OPERATORS = "mpo.npz"
@@ -113,9 +117,10 @@ class Schedule:
                 raise ValueError(f"{field.name} must be at least 1, got {value}")
 
 
+@one_lapack_thread()
 def train(
     hamiltonian: LossHamiltonian,
-    circuit: Chain | Graph,
+    circuit: Ansatz,
     *,
     energy: EnergyKind,
     optimiser: optax.GradientTransformation | LBFGS,
@@ -128,7 +133,7 @@ def train(
     progress: Progress | None = None,
     mesh: Mesh | None = None,
 ) -> TrainResult:
-    """Minimise the energy of `hamiltonian`, or energy and penalty, over the circuit's angles.
+    """Minimise the energy of `hamiltonian`, or energy and penalty, over the ansatz's parameters.
 
     The order of the examples and all random draws are functions of `seed` and the step alone, and
     everything else that the next step needs is in the checkpoint, so that a resumed run continues
@@ -149,8 +154,8 @@ def train(
     - `validation`: examples for loss and accuracy of the likeliest network at every evaluation,
       recorded as `validation_loss` and `validation_accuracy`. The very data set of `hamiltonian`
       holds nothing out: they are recorded as `train_loss` and `train_accuracy` then.
-    - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT and
-      SIGTERM then save and end with status `"interrupted"`.
+    - `folder`: where checkpoints go, and where training resumes from if it holds one. SIGINT,
+      SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP then save and end with status `"interrupted"`.
     - `mesh`: of `device_mesh()`, to share the examples of a batch out over devices, with the same
       results up to rounding; left out, one device. Where the devices belong to several processes,
       all of them call this with the same arguments: process 0 alone writes checkpoints, into a
@@ -158,6 +163,9 @@ def train(
 
     An energy of compressed operators (`MPO`) is measured on samples every few steps, and compressed
     anew where the state has left the region in which it is good.
+
+    **Warns:** `RuntimeWarning` if the checkpoint was made with other code, other versions of the
+    packages or on another kind of device: the run goes on, but not bit for bit.
 
     **Raises:** `ValueError` if a checkpoint belongs to another problem, the penalty's prior to
     another number of qubits, L-BFGS is given an energy that is an estimate, a graph another
@@ -233,11 +241,13 @@ class _Run:
         start: _State,
         identity: dict[str, Any],
         folder: Path | None,
-        shards: Shards | None,
+        shards: Shards | None = None,
     ) -> None:
         self.shards = shards
         self.folder = None if folder is None else folder / CHECKPOINTS
         self.identity = identity
+        #: What the bits of a run depend on besides its identity.
+        self.versions = versions() | {"source": source_digest()}
         #: What the operators in use are compressed around, where there are any.
         self.metric: np.ndarray | None = None
         self.n_compressions = 0
@@ -268,6 +278,15 @@ class _Run:
                     f"{metadata['identity'].get(name)}, this run has {name}={value}; "
                     "resume with the same settings or choose an empty folder"
                 )
+        changed = changed_versions(metadata.get("versions", {}), self.versions)
+        if changed:
+            warnings.warn(
+                f"the checkpoint of step {metadata['step']} in {self.folder} was made with other "
+                f"code or another device: {', '.join(changed)}; the run goes on, but it may differ "
+                "from an undisturbed one. For the same bits resume with what made it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.metric, self.resumed = metadata.get("metric"), True
         self.n_compressions = metadata.get("n_compressions", 0)
         self.fresh_error = metadata.get("fresh_error", 0.0)
@@ -291,6 +310,7 @@ class _Run:
             return
         metadata = {
             "identity": self.identity,
+            "versions": self.versions,
             "history": self.history.to_arrays(),
             "seconds": self.seconds,
             "metric": self.metric,
@@ -332,7 +352,7 @@ class _Loop:
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
-        circuit: Chain | Graph,
+        circuit: Ansatz,
         energy: EnergyKind,
         penalty: KLPenalty | None,
         optimiser: optax.GradientTransformation | LBFGS,
@@ -340,7 +360,7 @@ class _Loop:
         seed: int,
         params: Angles,
         validation: Dataset | None,
-        mesh: Mesh | None,
+        mesh: Mesh | None = None,
     ) -> None:
         self.shards = None if mesh is None else Shards(mesh)
         self.hamiltonian, self.circuit, self.schedule = hamiltonian, circuit, schedule
@@ -389,8 +409,8 @@ class _Loop:
             "seed": seed,
             "data": hamiltonian.data.fingerprint,
             "batch_size": self.batch_size,
-            "depth": circuit.depth,
-            "rotations": circuit.rotations,
+            "depth": None if isinstance(circuit, FreeMPS) else circuit.depth,
+            "rotations": None if isinstance(circuit, FreeMPS) else circuit.rotations,
             "loss": hamiltonian.loss.name,
             "network": repr(hamiltonian.network),
         }
@@ -398,6 +418,8 @@ class _Loop:
             self.identity["graph"] = repr(circuit)
         if isinstance(circuit, Noisy):
             self.identity["noise"] = repr(circuit.noise)
+        elif not isinstance(circuit, (Graph, Brickwork)):
+            self.identity["state"] = repr(circuit)
         if isinstance(optimiser, LBFGS) and (
             self.batch_size < n_examples or isinstance(energy, Sampled) or penalty is not None
         ):
@@ -656,15 +678,15 @@ def _non_finite(step: int, energy: float, gradient_norm: float) -> str:
 
 @eqx.filter_jit
 def _likeliest(circuit: Chain, params: Angles) -> tuple[jax.Array, jax.Array]:
-    return most_likely(exact_mps(circuit, params), _BEAM)
+    return most_likely(prepare_state(circuit, params), _BEAM)
 
 
-def _born(circuit: Chain | Graph, energy: Contraction, params: Angles) -> Born:
+def _born(circuit: Ansatz, energy: Contraction, params: Angles) -> Born:
     return born(circuit, params, budget=energy.budget, search=energy.search)
 
 
 def _likeliest_of_graph(
-    circuit: Chain | Graph, energy: Contraction, params: Angles
+    circuit: Ansatz, energy: Contraction, params: Angles
 ) -> tuple[np.ndarray, np.ndarray]:
     """Not compiled as a whole: what is compiled is kept by the circuit's contractions."""
     bits, logs = _born(circuit, energy, params).most_likely(_BEAM)

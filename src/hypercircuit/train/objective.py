@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from .._types import Angles, AnyArray
 from ..energy import Batch, Estimate, PreparedEnergy, log_derivative, mean_of
-from ..state import ExactMPS, exact_mps, sample
+from ..state import State, prepare_state, sample
 
 #: What a step's random keys are for.
 ENERGY, PENALTY, CHECK, CHECK_PENALTY = range(4)
@@ -93,16 +93,16 @@ class KLPenalty:
         zeros, slope = np.log1p(-ones), np.log(ones) - np.log1p(-ones)
         return zeros.sum() + (bits * jnp.asarray(slope, float)).sum(1)
 
-    def of_state(self, mps: ExactMPS, key: PRNGKeyArray) -> Float[Array, ""]:
+    def of_state(self, mps: State, key: PRNGKeyArray) -> Float[Array, ""]:
         """An unbiased estimate of the divergence, in nats, with an unbiased gradient."""
         excess, log_probabilities = self._sampled(mps, key)
         return log_derivative(excess, log_probabilities)
 
-    def estimate(self, mps: ExactMPS, key: PRNGKeyArray) -> Estimate:
+    def estimate(self, mps: State, key: PRNGKeyArray) -> Estimate:
         """The value of `of_state` and its standard error."""
         return mean_of(self._sampled(mps, key)[0])
 
-    def _sampled(self, mps: ExactMPS, key: PRNGKeyArray) -> tuple[jax.Array, jax.Array]:
+    def _sampled(self, mps: State, key: PRNGKeyArray) -> tuple[jax.Array, jax.Array]:
         bits, log_probabilities = sample(mps, key, self.n_samples)
         excess = log_probabilities - self.log_prior(bits).astype(log_probabilities.dtype)
         return excess, log_probabilities
@@ -165,7 +165,7 @@ class Objective:
         energy = self.energy(params, batch)
         if self.penalty is None:
             return energy, Parts(energy, {})
-        mps = exact_mps(self.energy.circuit, params)
+        mps = prepare_state(self.energy.circuit, params)
         divergence = self.penalty.of_state(mps, step_key(self.seed, PENALTY, step))
         beta = self.penalty.at(step).astype(energy.dtype)
         return energy + beta * divergence, Parts(energy, {"kl": divergence, "beta": beta})

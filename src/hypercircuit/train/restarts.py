@@ -32,14 +32,15 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._files import write_atomically
 from .._precision import check_precision
+from .._shards import Shards, content_of
 from .._types import Angles, AnyArray
-from ..circuit import Chain, Noisy
+from ..circuit import ExactChain, Noisy
 from ..energy import Batch, EnergyKind, PreparedEnergy, Sampled, Statevector
 from ..hamiltonian import LossHamiltonian
 from .interrupt import StopSignals
 from .lbfgs import LBFGS
 from .progress import Progress
-from .shards import Shards, agree_to_stop, content_of
+from .shards import agree_to_stop
 
 #: What can become of a restart, in the order of the codes of `RestartResult.status`.
 STATUSES = ("converged", "max-iterations", "stalled", "non-finite", "not-run")
@@ -81,7 +82,7 @@ class RestartResult:
 
 def restarts(
     hamiltonian: LossHamiltonian,
-    circuit: Chain,
+    circuit: ExactChain,
     *,
     energy: EnergyKind | None = None,
     optimiser: optax.GradientTransformation | None = None,

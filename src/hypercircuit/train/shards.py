@@ -1,4 +1,4 @@
-"""One computation on several devices, of one process or of many: examples shared out.
+"""One training run on several devices, of one process or of many: examples shared out.
 
     devices   0                1                2
     params    all              all              all                    replicated
@@ -7,14 +7,12 @@
                   \\________________|________________/
                      sum: energy and gradient, on all devices
 
-Every process runs the same program; see `hypercircuit.cluster` for how processes meet. What the
-host decides from (signals, checkpoints) is agreed upon by small sums of the same kind.
+What the host decides from (signals, checkpoints) is agreed upon by small sums of the same kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -23,137 +21,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._shards import Shards
 from .._types import Angles, AnyArray
 from ..energy import Batch, PreparedEnergy
-from ..state import ExactMPS
+from ..state import State
 from .interrupt import StopSignals
-
-AXIS = "devices"
-
-
-def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """The devices that a computation is shared out over, as a mesh with the one axis "devices".
-
-    **Arguments:**
-
-    - `devices`: left out, all devices of all processes.
-    """
-    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
-
-
-class Shards:
-    """Places arrays on the devices of a mesh, and lets its processes agree.
-
-    All methods but `local` and `first` are collective: every process calls them in the same order.
-
-    **Raises:** `ValueError` for a mesh of another form than `device_mesh` makes.
-    """
-
-    def __init__(self, mesh: Mesh) -> None:
-        if mesh.axis_names != (AXIS,):
-            raise ValueError(
-                f"mesh must have the one axis {AXIS!r}, got {mesh.axis_names}; make it with "
-                "device_mesh()"
-            )
-        self.mesh = mesh
-        self.replicated = NamedSharding(mesh, PartitionSpec())
-        self.split = NamedSharding(mesh, PartitionSpec(AXIS))
-        devices = mesh.devices.tolist()
-        process = jax.process_index()
-        #: Numbers and devices of this process's shards.
-        self.own = [(n, d) for n, d in enumerate(devices) if d.process_index == process]
-        self.several_processes = len({device.process_index for device in devices}) > 1
-        self._gather = jax.jit(lambda values: values, out_shardings=self.replicated)
-
-    def __len__(self) -> int:
-        """The number of devices."""
-        return self.mesh.devices.size
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and speaks to the user."""
-        return jax.process_index() == 0
-
-    def replicate(self, tree: PyTree) -> PyTree:
-        """Arrays that are the same on every process, on all devices."""
-
-        def place(leaf: Any) -> jax.Array:
-            host = np.asarray(leaf)
-            return jax.make_array_from_callback(host.shape, self.replicated, lambda i: host[i])
-
-        return jax.tree.map(place, tree)
-
-    def local(self, tree: PyTree) -> PyTree:
-        """Replicated arrays as arrays of this process alone."""
-        return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
-
-    def stack(self, parts: list[PyTree]) -> PyTree:
-        """One tree for every own device, joined along a new leading axis of all devices."""
-
-        def join(*leaves: Any) -> jax.Array:
-            placed = [
-                jax.device_put(np.asarray(leaf)[None], device)
-                for leaf, (_, device) in zip(leaves, self.own, strict=True)
-            ]
-            shape = (len(self), *placed[0].shape[1:])
-            return jax.make_array_from_single_device_arrays(shape, self.split, placed)
-
-        return jax.tree.map(join, *parts)
-
-    def scatter(self, values: np.ndarray) -> jax.Array:
-        """An array that all processes have, its first axis shared out over the devices."""
-        return jax.make_array_from_callback(values.shape, self.split, lambda i: values[i].copy())
-
-    def gather(self, tree: PyTree) -> PyTree:
-        """Arrays that are split over the devices, complete on every process."""
-        return jax.tree.map(np.asarray, self._gather(tree))
-
-    def map(self, function: Callable[..., Any], *, split: tuple[bool, ...]) -> Callable[..., Any]:
-        """`function` run on every device by itself, under jit; its results are split.
-
-        Arguments where `split` holds, and results, are trees with a leading axis that is shared
-        out; the others are replicated.
-        """
-        specs = tuple(PartitionSpec(AXIS) if each else PartitionSpec() for each in split)
-        # Custom derivatives and loops mix values of one device and of all.
-        return jax.shard_map(
-            function,
-            mesh=self.mesh,
-            in_specs=specs,
-            out_specs=PartitionSpec(AXIS),
-            check_vma=False,
-        )
-
-    def largest(self, value: int) -> int:
-        """The largest of the processes' numbers."""
-        if not self.several_processes:
-            return value
-        return int(self.gather(self.stack([np.int32(value)] * len(self.own))).max())
-
-    def check_same(self, what: str, content: bytes, remedy: str) -> None:
-        """Compare bytes of all processes.
-
-        **Raises:** `ValueError`, on all processes, if they differ.
-        """
-        if not self.several_processes:
-            return
-        digest = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
-        found = self.gather(self.stack([digest] * len(self.own)))
-        if (found != found[0]).any():
-            wrong = sorted(
-                {
-                    device.process_index
-                    for device, each in zip(self.mesh.devices.tolist(), found, strict=True)
-                    if (each != found[0]).any()
-                }
-            )
-            raise ValueError(
-                f"{what} must be the same on all processes, got another on process "
-                f"{', '.join(map(str, wrong))} than on process 0; {remedy}"
-            )
 
 
 def agree_to_stop(stop: StopSignals, shards: Shards | None) -> bool:
@@ -230,7 +104,7 @@ class ShardedEnergy(PreparedEnergy):
         assert isinstance(batch, ShardedBatch)
         return dataclasses.replace(batch, key=key)
 
-    def of_state(self, mps: ExactMPS, batch: Batch) -> Float[Array, " n"]:
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
         raise NotImplementedError("every device makes the state by itself; call per_example")
 
     def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
@@ -270,8 +144,3 @@ def _split(batch: Batch) -> tuple[ShardedBatch, PRNGKeyArray | None]:
 
 def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def content_of(tree: PyTree) -> bytes:
-    """The bytes of all leaves, for `Shards.check_same`."""
-    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))

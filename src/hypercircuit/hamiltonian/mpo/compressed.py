@@ -21,8 +21,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 
+from ..._shards import Shards
 from ...bnn import Network
 from ..compile import LossHamiltonian
 from ..losses import Loss, SquaredError
@@ -36,8 +38,9 @@ from .sketch import sketch
 _FEW_QUBITS = 12
 #: Up to here they are for losses without another route.
 MOST_ENTRIES = 20
-#: The sketch's bond dimension over that of the result.
+#: The sketch's bond dimension: over that of the result, and what small ones need besides.
 _OVERSAMPLING = 1.25
+_MARGIN = 8
 #: Bytes of the coefficients of the terms that are held at once, with what is made of them.
 MEMORY = 4 << 30
 #: Arrays of the coefficients' size that a step of the sketch holds, at most.
@@ -227,6 +230,7 @@ def compress_loss(
     memory: int = MEMORY,
     progress: Callable[[int, int], None] | None = None,
     cache: str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
 ) -> CompressedLoss:
     """Compress the complete data set's loss into operators of at most this bond dimension.
 
@@ -239,11 +243,13 @@ def compress_loss(
       are weighed, such as the Born distribution's marginals; left out, all networks weigh the same.
     - `seed`: of the bitstrings that the range finder looks at.
     - `dtype`: of the large matrix products; float64 needs JAX's x64 mode.
-    - `memory`: bytes of terms held at once; more terms are compressed in several goes.
+    - `memory`: bytes of terms held at once by a device; more terms are compressed in several goes.
     - `progress`: is told sites done and sites in all.
     - `cache`: a folder in which results are kept under the hash of everything that decides them
       (data, network, loss, terms, metric, settings, version of the package): one that is there is
       read, any other is compressed and written.
+    - `mesh`: of `device_mesh()`, to share streamed terms out over devices, with an error of the
+      same size; of several processes all call this alike.
 
     **Raises:** `ValueError` for a loss that has no route, with those that have, and for arguments
     out of range.
@@ -271,10 +277,12 @@ def compress_loss(
                 dtype=dtype,
                 memory=memory,
                 progress=progress,
+                mesh=mesh,
             ),
         )
     begun = time.perf_counter()
-    work = _Work(max_bond, tolerance, seed, dtype, memory, progress)
+    shards = None if mesh is None else Shards(mesh)
+    work = _Work(max_bond, tolerance, seed, dtype, memory, progress, shards)
     parts, errors = work.parts(hamiltonian, weights)
     rng = np.random.default_rng([seed, 1])
     bits = (rng.random((MEASURED, len(weights))) < weights[:, 1]).astype(np.uint8)
@@ -324,6 +332,7 @@ class _Work:
     dtype: np.dtype
     memory: int
     progress: Callable[[int, int], None] | None
+    shards: Shards | None
 
     def parts(
         self, hamiltonian: LossHamiltonian, weights: np.ndarray
@@ -406,9 +415,9 @@ class _Work:
         progress: Callable[[int, int], None],
     ) -> Compressed:
         widest = 2 ** min((terms.n_sites + 1) // 2, 30)
-        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + 8
+        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + _MARGIN
         each = self.memory // (_COPIES * 2 * bond * self.dtype.itemsize)
-        sums = list(terms.split(each))
+        sums = list(terms.split(each * (1 if self.shards is None else len(self.shards))))
         total: DiagonalMPO | None = None
         joins = 0.0
         for number, part in enumerate(sums):
@@ -423,6 +432,7 @@ class _Work:
                 seed=self.seed,
                 dtype=self.dtype,
                 progress=advance,
+                shards=self.shards,
             )
             if total is not None:
                 joined = compress(total + one, max_bond=bond, probabilities=ones)

@@ -10,6 +10,7 @@ it is exact on the window, otherwise a least-squares fit as good there as the co
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -83,16 +84,26 @@ class PhaseTerms:
         while start < n_rows:
             stop = int(np.searchsorted(first, first[start] + n_terms, side="right")) - 1
             stop = min(max(stop, start + 1), n_rows)
-            part = slice(int(first[start]), int(first[stop]))
-            yield dataclasses.replace(
-                self,
-                example=self.example[start:stop],
-                sign=self.sign[start:stop],
-                row=self.row[part] - start,
-                frequency=self.frequency[part],
-                coefficient=self.coefficient[part],
-            )
+            yield self._rows(start, stop)
             start = stop
+
+    def share(self, n_shares: int) -> list[PhaseTerms]:
+        """That many sums of whole rows that add up to this one, with about as many terms each."""
+        ends = self.row[np.arange(1, n_shares) * self.n_terms // n_shares]
+        bounds = [0, *ends.tolist(), len(self.example)]
+        return [self._rows(*bound) for bound in itertools.pairwise(bounds)]
+
+    def _rows(self, start: int, stop: int) -> PhaseTerms:
+        """The terms of a run of rows."""
+        part = slice(*np.searchsorted(self.row, [start, stop]))
+        return dataclasses.replace(
+            self,
+            example=self.example[start:stop],
+            sign=self.sign[start:stop],
+            row=self.row[part] - start,
+            frequency=self.frequency[part],
+            coefficient=self.coefficient[part],
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

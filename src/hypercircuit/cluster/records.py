@@ -1,0 +1,92 @@
+"""Which jobs a folder was submitted as, in the folder itself.
+
+slurm/12.json             job 12: when, the command, and the members of an array's tasks
+slurm/12_submission.sh    the script that Slurm was given
+slurm/12.txt, 13_4.txt    what the script printed; a requeued job appends to it
+slurm/submission.lock     locked while jobs of this folder are submitted
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from .._files import write_text
+
+FOLDER = "slurm"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job or array.
+
+    **Attributes:**
+
+    - `job`: its number.
+    - `command`: of hypercircuit, as "train" or "sweep member".
+    - `submitted`: time, ISO 8601.
+    - `tasks`: the indices of an array, empty for a job.
+    - `offset`: number of the member of task 0.
+    """
+
+    job: str
+    command: str
+    submitted: str
+    tasks: tuple[int, ...] = ()
+    offset: int = 0
+
+
+class SubmissionLock:
+    """Nobody else submits jobs of this folder for the length of the block.
+
+    **Raises:** on entry `ValueError` if another process does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FOLDER / "submission.lock"
+        self._file: int | None = None
+
+    def __enter__(self) -> SubmissionLock:
+        import fcntl  # Windows has none, and no Slurm
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            raise ValueError(
+                f"{self._path} cannot be locked ({error}): another process submits jobs of this "
+                "folder, or the file system has no locks; try again when it has ended"
+            ) from error
+        self._file = file
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+
+def write_submission(folder: Path, submission: Submission) -> None:
+    """Note a submission in its folder."""
+    text = json.dumps(dataclasses.asdict(submission)) + "\n"
+    write_text(folder / FOLDER / f"{submission.job}.json", text)
+
+
+def read_submissions(folder: Path) -> list[Submission]:
+    """All that the folder was submitted as, the oldest first."""
+    found = []
+    for path in (folder / FOLDER).glob("*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found.append(Submission(**values | {"tasks": tuple(values["tasks"])}))
+    return sorted(found, key=lambda each: (each.submitted, int(each.job)))

@@ -1,0 +1,376 @@
+"""What a run will take, from a short measurement of its parts: `hypercircuit estimate`.
+
+The run's own data, loss, step, evaluation, decoding and final energy are carried out once or a few
+times each, at full size where the time budget allows it and at two smaller numbers of examples
+otherwise; see [`cluster/cost.py`](cluster/cost.py) for the formulas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ._cores import CPULimit
+from ._precision import check_precision
+from ._threads import one_lapack_thread
+from .circuit import Ansatz, FreeMPS, Graph, Truncated
+from .cluster.cost import (
+    Estimate,
+    Sizes,
+    Stage,
+    extrapolate,
+    measured_sizes,
+    start_flops,
+    step_flops,
+)
+from .config import Config
+from .data import Dataset, map_splits
+from .decode import decode
+from .energy import (
+    MPO,
+    Contraction,
+    Cumulant,
+    EnergyKind,
+    Exact,
+    Sampled,
+    Statevector,
+    sampled_energy,
+    why_not_exact,
+)
+from .hamiltonian import LossHamiltonian, compile_loss
+from .problem import Problem, build_problem
+from .run import Report, _check_budget, _contraction, _energy_kind, _optimiser, _penalty, _state
+from .train import Schedule
+from .train.probe import Probe
+
+_FINAL_BATCH = 200
+#: Examples of each part on which the scoring of networks is timed.
+_SCORED = (128, 1024)
+_MOST_STEPS = 20
+#: The figures at the end.
+_FIGURE_SECONDS = 3.0
+
+
+class _Measured(NamedTuple):
+    """Seconds of the parts of training with some number of examples, and planned bytes."""
+
+    prepare: float
+    compile: float
+    step: float
+    evaluate_first: float
+    evaluate: float
+    save: float
+    planned: float
+
+
+@one_lapack_thread()
+def estimate_run(
+    config: Config,
+    *,
+    steps: int | None = None,
+    budget: float = 20.0,
+    report: Report = print,
+) -> Estimate:
+    """What `hypercircuit train` of a configuration will take on this machine.
+
+    **Arguments:**
+
+    - `steps`: instead of train.steps, at least 1.
+    - `budget`: seconds for the timed repeats of the step, above 0; a stage that might take longer
+      is measured with fewer examples. Compiling comes on top.
+
+    **Raises:** `ValueError` for other numbers, and what a run refuses.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}; leave it out for train.steps")
+    if not budget > 0:
+        raise ValueError(f"budget must be above 0 seconds, got {budget:g}; the default is 20")
+    steps = config.train.steps if steps is None else steps
+    check_precision(config.train.precision)
+    stages = [_stage("start", "Python and imports", 1, _process_seconds(), "measured")]
+    begun = time.perf_counter()
+    problem = build_problem(config)
+    hamiltonian = compile_loss(
+        problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+    )
+    seconds, n = time.perf_counter() - begun, hamiltonian.n_examples
+    stages.append(_stage("data and loss", f"{n} examples", 1, seconds, "measured"))
+    kind = _energy_kind(config, hamiltonian, problem.circuit, report)
+    if isinstance(kind, Contraction):
+        _check_budget(config, problem, hamiltonian, kind, report)
+    name, sizes = _sizes(config, problem, hamiltonian, kind)
+    report(f"measuring, at most about {budget:g} s of steps and what they take to compile")
+
+    complete = isinstance(kind, (MPO, Statevector))
+    full = n if complete else sizes.batch
+    flops = step_flops(name, sizes)
+    wanted = measured_sizes(full, max(start_flops(name, sizes), flops), budget)
+    found = [_measure(config, problem, hamiltonian, kind, m, full, budget) for m in wanted]
+    law = _Measured(*(extrapolate(wanted, column, full) for column in zip(*found, strict=True)))
+    how = "measured" if wanted == (full,) else f"extrapolated from {wanted[0]} and {wanted[1]}"
+    evaluations = -(-steps // config.train.evaluate_every)
+    of = f"{sizes.n_qubits} qubits, {name}, {sizes.batch} examples"
+    stages += [
+        _stage("preparation", f"{n} examples", 1, law.prepare, how),
+        _stage("compile", of, 1, law.compile, how),
+        _stage("steps", of, steps, law.step, how),
+        _stage(
+            "first evaluation",
+            f"{config.energy.check_examples} examples checked",
+            1,
+            law.evaluate_first,
+            how,
+        ),
+    ]
+    if evaluations > 1:
+        words = f"{config.energy.check_examples} examples checked"
+        stages.append(_stage("evaluations", words, evaluations - 1, law.evaluate, how))
+    saves = steps // config.train.checkpoint_every + 1
+    stages.append(_stage("checkpoints", f"{sizes.n_params} angles", saves, law.save, how))
+    stages.append(_decoding(config, problem))
+    stages += _final(config, problem, hamiltonian, sizes, law, budget)
+    if isinstance(kind, MPO):
+        words = "as long as one compression"
+        stages.append(_stage("classical search", words, 1, law.prepare, "assumed"))
+    stages.append(_stage("figures", "", 1, _FIGURE_SECONDS, "assumed"))
+    more = max(0.0, law.planned - found[-1].planned)
+    on_host = jax.devices()[0].platform == "cpu"
+    return Estimate(
+        tuple(stages),
+        peak_bytes=_peak_bytes() + (more if on_host else 0.0),
+        device_bytes=law.planned,
+        flops=flops,
+        rate=flops / law.step,
+        device=jax.devices()[0].device_kind,
+        cores=CPULimit.of_process().usable,
+    )
+
+
+def _doubled_bond(circuit: Ansatz) -> int:
+    """The dimension of what is swept along the chain; a graph has none."""
+    if isinstance(circuit, Graph):
+        return 0
+    if isinstance(circuit, (Truncated, FreeMPS)):
+        return circuit.max_bond**2
+    return circuit.doubled_bond
+
+
+def _sizes(
+    config: Config, problem: Problem, hamiltonian: LossHamiltonian, kind: EnergyKind
+) -> tuple[str, Sizes]:
+    """The kind of energy by its name in the configuration, and what its formula needs."""
+    circuit, n = problem.circuit, hamiltonian.n_examples
+    terms = getattr(hamiltonian.terms, "n_terms", None)
+    part = problem.splits.train.x[: min(n, 1000)]
+    # Every output has weights of its own for each input.
+    touched = hamiltonian.n_qubits * float((part != 0).mean())
+    sizes = Sizes(
+        n_qubits=hamiltonian.n_qubits,
+        depth=1 if isinstance(circuit, FreeMPS) else circuit.depth,
+        doubled_bond=_doubled_bond(circuit),
+        n_params=int(np.prod(circuit.shape(hamiltonian.n_qubits))),
+        batch=min(config.train.batch_size or n, n),
+        n_examples=n,
+        frequencies=64.0 if terms is None else float(np.mean(terms)),
+        touched=touched,
+    )
+    if isinstance(kind, Contraction):
+        dtype = np.dtype(config.train.precision)
+        chain: Any = circuit
+        cost = kind.estimate(hamiltonian, chain, batch_size=sizes.batch, dtype=dtype)
+        return "contraction", dataclasses.replace(sizes, contraction_flops=cost.flops)
+    if isinstance(kind, Cumulant):
+        return "cumulant", dataclasses.replace(sizes, order=kind.order)
+    if isinstance(kind, Sampled):
+        return "sampled", dataclasses.replace(sizes, samples=config.energy.samples)
+    if isinstance(kind, MPO):
+        return "mpo", dataclasses.replace(sizes, operator_bond=config.mpo.max_bond)
+    return ("statevector" if isinstance(kind, Statevector) else "exact"), sizes
+
+
+def _params(config: Config, problem: Problem) -> jax.Array:
+    return problem.circuit.init(
+        jax.random.key(config.train.seed),
+        problem.network.n_qubits,
+        how=config.circuit.init,
+        scale=config.circuit.init_scale,
+        dtype=np.dtype(config.train.precision),
+    )
+
+
+def _measure(
+    config: Config,
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    kind: EnergyKind,
+    size: int,
+    full: int,
+    budget: float,
+) -> _Measured:
+    """Carry out the parts of training with batches of `size` examples (`full` in the run)."""
+    batch_size = size
+    validation = problem.splits.validation
+    if isinstance(kind, (MPO, Statevector)):
+        # These take all the examples at once: fewer examples are less data.
+        if size < full:
+            hamiltonian = hamiltonian.subset(np.arange(size))
+        batch_size = 0
+    schedule = Schedule(
+        steps=config.train.steps,
+        batch_size=batch_size,
+        check_examples=max(1, config.energy.check_examples * size // full),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Probe(
+            hamiltonian,
+            problem.circuit,
+            energy=kind,
+            optimiser=_optimiser(config),
+            penalty=_penalty(config),
+            schedule=schedule,
+            seed=config.train.seed,
+            params=_params(config, problem),
+            validation=validation,
+            folder=Path(folder),
+        )
+        compiling = probe.compile()
+        # The first step also pays for the first use of memory.
+        first, begun = probe.step(), time.perf_counter()
+        seconds: list[float] = []
+        while len(seconds) < _MOST_STEPS and time.perf_counter() - begun < budget - first:
+            seconds.append(probe.step())
+        evaluate_first = probe.evaluate()
+        probe.step()
+        evaluate = probe.evaluate()
+        return _Measured(
+            probe.prepare_seconds,
+            compiling,
+            statistics.median(seconds or [first]),
+            evaluate_first,
+            evaluate,
+            probe.save(),
+            float(probe.planned_bytes),
+        )
+
+
+def _decoding(config: Config, problem: Problem) -> Stage:
+    """Sampling and the beam search as they are; scoring in proportion to the examples."""
+    circuit, splits, settings = problem.circuit, problem.splits, config.decode
+    params = _params(config, problem)
+    parts = (splits.train, splits.validation, splits.test)[:: 1 if splits.held_out else 2]
+    total = sum(map(len, parts))
+    seconds, scored = [], []
+    for size in (_SCORED[0], *_SCORED):
+        small = map_splits(splits, functools.partial(_first, n=size))
+        begun = time.perf_counter()
+        decode(
+            circuit,
+            params,
+            problem.network,
+            problem.loss,
+            small,
+            jax.random.key(0),
+            samples=settings.samples,
+            beam=settings.beam,
+            state=_state(config, circuit, params),
+        )
+        seconds.append(time.perf_counter() - begun)
+        scored.append(sum(min(size, len(part)) for part in parts))
+    compiling = seconds[0] - seconds[1]
+    each = seconds[1]
+    if scored[2] > scored[1]:
+        each = extrapolate(scored[1:], seconds[1:], total)
+    words = f"{settings.samples + 2} networks, {total} examples"
+    return _stage("decoding", words, 1, max(0.0, compiling) + each, "extrapolated")
+
+
+def _first(data: Dataset, n: int) -> Dataset:
+    return data.take(np.arange(min(n, len(data))))
+
+
+def _final(
+    config: Config,
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    sizes: Sizes,
+    law: _Measured,
+    budget: float,
+) -> list[Stage]:
+    """The energy of the end."""
+    n = min(config.decode.final_examples or hamiltonian.n_examples, hamiltonian.n_examples)
+    circuit: Any = problem.circuit
+    params = _params(config, problem)
+    if config.energy.kind != "statevector" and why_not_exact(hamiltonian, circuit) is not None:
+        n_samples = config.decode.energy_samples
+        wanted = measured_sizes(n, 2.0 * n * n_samples * sizes.n_qubits, budget)
+        seconds = []
+        for m in wanted:
+            begun = time.perf_counter()
+            small = hamiltonian.subset(np.arange(m)) if m < hamiltonian.n_examples else hamiltonian
+            sampled_energy(small, circuit, params, jax.random.key(0), n_samples)
+            seconds.append(time.perf_counter() - begun)
+        how = "measured" if len(wanted) == 1 else f"extrapolated from {wanted[0]} and {wanted[1]}"
+        words = f"{n} examples, {n_samples} samples"
+        return [_stage("final energy", words, 1, extrapolate(wanted, seconds, n), how)]
+    if config.energy.kind == "statevector":
+        seconds_all = law.prepare + law.compile + law.step
+        return [_stage("final energy", f"{n} examples", 1, seconds_all, "as one step")]
+    graph = isinstance(circuit, Graph)
+    size = min(sizes.batch if graph else _FINAL_BATCH, n)
+    kind = _contraction(config) if graph else Exact()
+    flops = step_flops("contraction" if graph else "exact", dataclasses.replace(sizes, batch=size))
+    wanted = measured_sizes(size, flops, budget)
+    found = [_final_batch(kind, hamiltonian, circuit, params, m) for m in wanted]
+    first, each = (extrapolate(wanted, column, size) for column in zip(*found, strict=True))
+    how = "measured" if len(wanted) == 1 else f"extrapolated from {wanted[0]} and {wanted[1]}"
+    words, batches = f"{size} examples each", -(-n // size)
+    return [
+        _stage("final, compile", words, 1, max(0.0, first - each), how),
+        _stage("final energy", words, batches, each, how),
+    ]
+
+
+def _final_batch(
+    kind: EnergyKind, hamiltonian: LossHamiltonian, circuit: Any, params: jax.Array, size: int
+) -> tuple[float, float]:
+    """Seconds of the first batch, preparation included, and of another."""
+    begun = time.perf_counter()
+    prepared = kind.prepare(hamiltonian, circuit, batch_size=size, dtype=np.dtype(params.dtype))
+    function, seconds = prepared.value_function(), []
+    for _ in range(2):
+        np.asarray(function(params, prepared.batch(np.arange(size))))
+        seconds.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+    return seconds[0], seconds[1]
+
+
+def _stage(name: str, inputs: str, count: int, seconds_each: float, how: str) -> Stage:
+    return Stage(name, inputs, count, seconds_each, float(_peak_bytes()), how)
+
+
+def _peak_bytes() -> int:
+    """The high-water mark of this process's memory."""
+    import resource  # not there on every system
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _process_seconds() -> float:
+    """Since this process began; 0 where the system does not say."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return 0.0
+    return max(0.0, up - int(fields[19]) / os.sysconf("SC_CLK_TCK"))

@@ -1,0 +1,182 @@
+"""The diagnostics of a trained state: entanglement, correlations, and what truncation cost.
+
+Truncation is judged by the same parameters at twice the bond dimension, and exactly where the
+circuit is shallow enough. If the error at least halves with every doubling,
+
+    |E(chi) - E| <= 2 |E(chi) - E(2 chi)|,
+
+which is the estimate where the exact state is out of reach.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._types import Angles
+from ..circuit import Ansatz, Chain, Graph, Noisy, Truncated
+from ..energy import Cumulant, EnergyKind, Exact, Sampled, SampledEnergy, why_not_exact
+from ..hamiltonian import LossHamiltonian
+from ..state import ChainMPS, prepare_state
+from ..state.diagnostics import (
+    MOST_MEASURED,
+    correlation_decay,
+    entanglement,
+    mutual_information,
+)
+
+#: Exact bonds up to this are evaluated for comparison.
+_EXACT_BOND = 8
+_SAMPLES = 1024
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diagnostics:
+    """What is known about a trained state.
+
+    **Attributes:**
+
+    - `numbers`: a few of them, for result.json.
+    - `arrays`: the profiles, for an npz file: `entropy` (nats) and `spectrum` by bond,
+      `correlations` by distance, `discarded` by layer and bond, `mutual_information` (nats) by
+      choice and qubit.
+    """
+
+    numbers: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def diagnose(
+    hamiltonian: LossHamiltonian,
+    circuit: Ansatz,
+    params: Angles,
+    *,
+    n_examples: int = 100,
+    seed: int = 0,
+) -> Diagnostics:
+    """Everything about the state that a chain makes of `params`.
+
+    **Arguments:**
+
+    - `n_examples`: of those energies that truncation errors are measured with, drawn with `seed`.
+
+    **Raises:** `ValueError` for a graph and for a noisy circuit.
+    """
+    if isinstance(circuit, Graph):
+        raise ValueError(
+            f"diagnostics are those of matrix product states, got a {circuit.describe()}"
+        )
+    if isinstance(circuit, Noisy):
+        raise ValueError(
+            "diagnostics are those of pure states, got a noisy circuit; take a run without [noise]"
+        )
+    state = jax.jit(lambda p: prepare_state(circuit, p))(params)
+    found, decay = entanglement(state), correlation_decay(state)
+    numbers: dict[str, Any] = {
+        "max_entropy": float(found.entropy.max(initial=0.0)),
+        "mean_entropy": float(found.entropy.mean()) if len(found.entropy) else 0.0,
+        "max_entropy_bond": int(found.entropy.argmax()) if len(found.entropy) else None,
+        "correlation_length": decay.length if np.isfinite(decay.length) else None,
+        "norm_error": abs(found.norm - 1),
+    }
+    arrays = {
+        "entropy": found.entropy,
+        "spectrum": found.spectrum,
+        "correlations": decay.profile,
+    }
+    sites = sorted(map(int, hamiltonian.network.global_sites))
+    if 1 <= len(sites) <= MOST_MEASURED:
+        shared = mutual_information(state, sites)
+        others = np.delete(np.arange(len(shared)), sites)
+        arrays["mutual_information"] = shared
+        numbers["architecture_sites"] = sites
+        numbers["max_mutual_information"] = float(shared[others].max(initial=0.0))
+        numbers["sum_mutual_information"] = float(shared[others].sum())
+        # A pure state's two parts share twice the entropy of the cut between them.
+        cut = len(sites) - 1 if sites[0] == 0 else sites[0] - 1
+        if 0 <= cut < len(found.entropy):
+            numbers["architecture_quantum_information"] = 2 * float(found.entropy[cut])
+    if isinstance(circuit, Truncated):
+        assert isinstance(state, ChainMPS)
+        arrays["discarded"] = np.asarray(state.discarded, np.float64)
+        numbers["discarded_weight"] = float(arrays["discarded"].sum())
+        numbers["max_discarded_weight"] = float(arrays["discarded"].max(initial=0.0))
+        numbers |= _truncation(hamiltonian, circuit, params, state, n_examples, seed)
+    return Diagnostics(numbers, arrays)
+
+
+def _truncation(
+    hamiltonian: LossHamiltonian,
+    circuit: Truncated,
+    params: Angles,
+    state: ChainMPS,
+    n_examples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The energy and the overlap with less truncation, and with none where that is possible."""
+    rows = np.random.default_rng(seed).permutation(hamiltonian.n_examples)[:n_examples]
+    part = hamiltonian.subset(np.sort(rows))
+    wider = dataclasses.replace(circuit, max_bond=2 * circuit.max_bond)
+    kind = _kind(part, wider)
+    own, own_error = _energy(kind, part, circuit, params, seed)
+    better, better_error = _energy(kind, part, wider, params, seed)
+    numbers: dict[str, Any] = {
+        "compared_examples": part.n_examples,
+        "compared_energy_kind": kind.name,
+        "energy_at_max_bond": own,
+        "energy_at_twice_max_bond": better,
+        "log_overlap_with_twice_max_bond": _log_overlap(
+            state, jax.jit(lambda p: prepare_state(wider, p))(params)
+        ),
+        "energy_error": 2 * abs(own - better) + own_error + better_error,
+        "energy_error_from": "twice the difference from twice the bond dimension",
+    }
+    exact = circuit.circuit
+    if exact.max_bond <= _EXACT_BOND and (
+        why_not_exact(part, exact) is None or not isinstance(kind, Exact)
+    ):
+        value, error = _energy(kind, part, exact, params, seed)
+        numbers["energy_exact"] = value
+        numbers["energy_error"] = abs(own - value) + own_error + error
+        numbers["energy_error_from"] = "the exact state"
+        whole = jax.jit(lambda p: prepare_state(exact, p))(params)
+        numbers["log_overlap_with_exact"] = _log_overlap(state, whole)
+    return numbers
+
+
+def _kind(hamiltonian: LossHamiltonian, circuit: Chain) -> EnergyKind:
+    """What energies are compared with: without noise where that is possible."""
+    if why_not_exact(hamiltonian, circuit) is None:
+        return Exact()
+    return Sampled(_SAMPLES) if hamiltonian.network.n_hidden else Cumulant(2)
+
+
+def _energy(
+    kind: EnergyKind, hamiltonian: LossHamiltonian, circuit: Chain, params: Angles, seed: int
+) -> tuple[float, float]:
+    """The mean energy of all the examples, and three standard errors where it is sampled."""
+    size = min(100, hamiltonian.n_examples)
+    energy = kind.prepare(hamiltonian, circuit, batch_size=size, dtype=np.dtype(params.dtype))
+    function, total, error = energy.value_function(), 0.0, 0.0
+    for rows, batch in energy.batches(np.arange(hamiltonian.n_examples)):
+        batch = energy.with_key(batch, jax.random.key(seed))
+        total += float(np.asarray(function(params, batch), np.float64)[: len(rows)].sum())
+        if isinstance(energy, SampledEnergy):
+            error += 3 * float(energy.estimate(params, batch).standard_error)
+    return total / hamiltonian.n_examples, error
+
+
+def _log_overlap(one: Any, other: Any) -> float:
+    """The natural log of ``|<one|other>|^2`` of two normalised states, on the host."""
+    log, carried = 0.0, np.ones((1, 1), complex)
+    for a, b in zip(one.tensors(), other.tensors(), strict=True):
+        half = np.tensordot(carried, np.asarray(a, complex).conj(), axes=(0, 0))
+        carried = np.tensordot(half, np.asarray(b, complex), axes=((0, 1), (0, 1)))
+        size = np.abs(carried).max()
+        if size == 0:
+            return float("-inf")
+        log, carried = log + np.log(size), carried / size
+    return float(2 * (log + np.log(abs(carried[0, 0]))))

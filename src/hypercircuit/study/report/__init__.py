@@ -1,0 +1,1 @@
+"""Pages about runs, studies and sweeps: one HTML file each that needs nothing else."""

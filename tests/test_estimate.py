@@ -1,0 +1,159 @@
+"""`hypercircuit estimate`: the laws by themselves, and a real run within a factor of two."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hypercircuit.cli import main
+from hypercircuit.cluster.cost import (
+    STEP_FLOPS,
+    Estimate,
+    Sizes,
+    Stage,
+    extrapolate,
+    measured_sizes,
+    start_flops,
+    step_flops,
+)
+
+SIZES = Sizes(
+    n_qubits=10,
+    depth=4,
+    doubled_bond=4,
+    n_params=80,
+    batch=100,
+    n_examples=1000,
+    frequencies=50.0,
+    touched=5.0,
+    samples=32,
+    operator_bond=16,
+    contraction_flops=1e9,
+)
+SMALL = """
+[data]
+classes = [0, 1]
+pixels = "binarise"
+downsample = "pick"
+rows = [8, 14, 20]
+columns = [10, 14]
+n_train = 500
+
+[train]
+steps = 200
+batch_size = 50
+evaluate_every = 100
+
+[decode]
+samples = 10
+beam = 2
+"""
+PEAK = """
+import resource, sys
+from hypercircuit.cli import main
+code = main(sys.argv[1:])
+print("PEAK", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+raise SystemExit(code)
+"""
+
+
+def test_formulas():
+    # By hand: the state's 6 N p D^2 = 3,840 operations, the optimiser's 10 P = 800.
+    assert step_flops("cumulant", SIZES) == 3840 + 800 + 6 * 100 * 10 * 16
+    assert step_flops("exact", SIZES) == 3840 + 800 + 24 * 100 * 50 * 5 * 16
+    assert step_flops("sampled", SIZES) == 3840 + 800 + 6 * 32 * 160 + 2 * 32 * 1000
+    assert step_flops("statevector", SIZES) == 800 + 18 * 40 * 1024
+    assert step_flops("mpo", SIZES) == 3840 + 800 + 120 * (16 * 16 + 256 * 4)
+    assert step_flops("contraction", SIZES) == 800 + 1e9
+    assert start_flops("mpo", SIZES) == 50 * 1000 * 10 * 256
+    assert start_flops("exact", SIZES) == 0
+    with pytest.raises(ValueError, match="no formula for energy 'best'"):
+        step_flops("best", SIZES)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in STEP_FLOPS if kind != "contraction"])
+def test_more_qubits_are_more_work(kind: str):
+    larger = dataclasses.replace(SIZES, n_qubits=20, touched=10.0)
+    assert step_flops(kind, larger) > 1.5 * step_flops(kind, SIZES)
+
+
+def test_what_takes_too_long_is_measured_with_fewer_examples():
+    assert measured_sizes(100, 1e6, 20.0) == (100,)
+    assert measured_sizes(100, 1e10, 20.0) == (6, 25)
+    assert measured_sizes(100, 1e11, 20.0) == (1, 4)
+    assert measured_sizes(3, 1e15, 20.0) == (3,)
+
+
+def test_lines():
+    assert extrapolate((100,), (3.0,), 100) == 3.0
+    assert extrapolate((6, 25), (1.6, 3.5), 100) == pytest.approx(11.0)
+    assert extrapolate((6, 25), (4.0, 3.5), 100) == 3.5
+
+
+def test_suggestion():
+    stages = (
+        Stage("compile", "N", 1, 40.0, 2.0**30, "measured"),
+        Stage("steps", "N", 1000, 0.2, 2.0**30, "measured"),
+    )
+    found = Estimate(stages, 1.5 * 2**30, 2.0**20, 1e9, 5e9, "cpu", 2)
+    assert found.seconds == pytest.approx(240)
+    assert found.seconds_per_step == 0.2
+    assert found.suggested_minutes == 7
+    assert found.suggested_bytes == 2.5 * 2**30
+    assert "--time=0:07:00" in found.describe()
+    assert "--mem=2560M" in found.describe()
+    assert json.loads(json.dumps(found.to_dict()))["seconds"] == pytest.approx(240)
+
+
+def command(*words: str, cwd: Path) -> str:
+    hidden = {"HYPERCIRCUIT_COMPILE_CACHE": "off", "JAX_ENABLE_X64": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *words],
+        cwd=cwd,
+        env={**os.environ, **hidden},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(["small.toml"], id="7 qubits a class"),
+        pytest.param(
+            ["--set", "train.steps=60", "--set", "train.evaluate_every=60"], id="7,850 qubits"
+        ),
+        pytest.param(["small.toml", "--set", "energy.kind=sampled"], id="sampled"),
+    ],
+)
+def test_a_run_takes_what_was_estimated_within_a_factor_of_two(tmp_path: Path, settings: list[str]):
+    (tmp_path / "small.toml").write_text(SMALL)
+    text = command("estimate", *settings, "--json", cwd=tmp_path)
+    estimate = json.loads(text[: text.index("PEAK")])
+    run = command("train", *settings, "--out", "run", cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    peak = float(run.rpartition("PEAK")[2])
+    step = (result["seconds"] - result["compile_seconds"]) / result["steps"]
+    started = estimate["stages"][0]["seconds"]
+    evaluations = sum(
+        stage["seconds"] for stage in estimate["stages"] if stage["name"].endswith("evaluation")
+    )
+    steps = estimate["seconds_per_step"] + evaluations / result["steps"]
+    assert 0.5 < estimate["peak_bytes"] / peak < 2
+    assert 0.5 < (estimate["seconds"] - started) / result["total_seconds"] < 2
+    assert 0.5 < steps / step < 2
+
+
+def test_bad_numbers_are_refused(capsys: pytest.CaptureFixture[str]):
+    assert main(["estimate", "--steps", "0"]) == 2
+    assert "steps must be at least 1, got 0" in capsys.readouterr().err
+    assert main(["estimate", "--budget", "0"]) == 2
+    assert "budget must be above 0 seconds, got 0" in capsys.readouterr().err
