@@ -108,7 +108,6 @@ def work(mesh: Mesh | None, folder: Path) -> dict[str, np.ndarray]:
     loss = hamiltonian()
     found = {}
     kinds = {
-        "exact": (Exact(), None),
         "cumulant": (Cumulant(), None),
         "sampled": (Sampled(6), KLPenalty(0.1, n_samples=5)),
     }
@@ -120,7 +119,7 @@ def work(mesh: Mesh | None, folder: Path) -> dict[str, np.ndarray]:
     descend(loss, Cumulant(), mesh, folder=folder / "resumed", steps=4)
     resumed = descend(loss, Cumulant(), mesh, folder=folder / "resumed")
     found["resumed-params"] = np.asarray(resumed.params)
-    params = jax.numpy.asarray(found["exact-params"])
+    params = jax.numpy.asarray(found["cumulant-params"])
     found["energy"] = np.asarray(exact_energy(loss, CIRCUIT, params, batch_size=2, mesh=mesh))
     many = restarts(
         loss,

@@ -40,13 +40,7 @@ def start(folder: Path, processes: int, process: int, *more: str, devices: int =
         )
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two processes and one of two devices, side by side; the folders that they wrote to."""
-    pair, single = (tmp_path_factory.mktemp(name) for name in ("pair", "single"))
-    address = f"127.0.0.1:{free_port()}"
-    running = {pair / f"stderr-{n}": start(pair, 2, n, address) for n in range(2)}
-    running[single / "stderr-0"] = start(single, 1, 0, devices=2)
+def finish(running: dict[Path, subprocess.Popen]) -> None:
     try:
         for file, process in running.items():
             assert process.wait(timeout=900) == 0, file.read_text()
@@ -54,7 +48,23 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for process in running.values():
             process.kill()
             process.wait()
-    return {"pair": pair, "single": single}
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process of two devices wrote."""
+    folder = tmp_path_factory.mktemp("single")
+    finish({folder / "stderr-0": start(folder, 1, 0, devices=2)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes wrote."""
+    folder = tmp_path_factory.mktemp("pair")
+    address = f"127.0.0.1:{free_port()}"
+    finish({folder / f"stderr-{n}": start(folder, 2, n, address) for n in range(2)})
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -63,55 +73,68 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
         return shared_work.work(None, tmp_path_factory.mktemp("alone"))
 
 
-def said(outcome: dict[str, Path], process: int) -> dict:
-    return json.loads((outcome["pair"] / f"said-{process}.json").read_text())
+def said(pair: Path, process: int) -> dict:
+    return json.loads((pair / f"said-{process}.json").read_text())
 
 
-@pytest.mark.parametrize(("where", "process"), [("pair", 0), ("pair", 1), ("single", 0)])
-def test_numbers_are_those_of_one_device(
-    outcome: dict[str, Path], expected: dict[str, np.ndarray], where: str, process: int
-):
-    with np.load(outcome[where] / f"found-{process}.npz") as found:
+def assert_expected(path: Path, expected: dict[str, np.ndarray]) -> None:
+    with np.load(path) as found:
         assert set(found.files) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-10, atol=1e-10, err_msg=name)
 
 
-def test_resumed_run_equals_an_undisturbed_one(outcome: dict[str, Path]):
-    with np.load(outcome["pair"] / "found-1.npz") as found:
+def test_two_devices_find_the_numbers_of_one(single: Path, expected: dict[str, np.ndarray]):
+    assert_expected(single / "found-0.npz", expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_two_processes_find_the_numbers_of_one(
+    pair: Path, expected: dict[str, np.ndarray], process: int
+):
+    assert_expected(pair / f"found-{process}.npz", expected)
+
+
+@pytest.mark.slow
+def test_resumed_run_equals_an_undisturbed_one(pair: Path):
+    with np.load(pair / "found-1.npz") as found:
         np.testing.assert_array_equal(found["resumed-params"], found["cumulant-params"])
 
 
-def test_signal_to_one_process_stops_both_after_the_same_step(outcome: dict[str, Path]):
-    first, second = (said(outcome, process)["stopped"] for process in range(2))
+@pytest.mark.slow
+def test_signal_to_one_process_stops_both_after_the_same_step(pair: Path):
+    first, second = (said(pair, process)["stopped"] for process in range(2))
     assert first == second
     assert first["status"] == "interrupted"
     assert "SIGTERM" in first["message"]
     # Compiling lays out one batch: the ninth is that of the eighth step.
     assert first["step"] in (7, 8, 9)
-    names = [path.name for path in (outcome["pair"] / "stopped" / "checkpoints").iterdir()]
+    names = [path.name for path in (pair / "stopped" / "checkpoints").iterdir()]
     assert f"checkpoint-{first['step']:08d}.npz" in names
 
 
-def test_processes_that_do_not_belong_together_are_refused(outcome: dict[str, Path]):
+@pytest.mark.slow
+def test_processes_that_do_not_belong_together_are_refused(pair: Path):
     for process in range(2):
-        differing, whole = said(outcome, process)["refused"]
+        differing, whole = said(pair, process)["refused"]
         assert "must be the same on all processes, got another on process 1" in differing
         assert "energy statevector is one of all the examples at once" in whole
 
 
-def test_only_process_0_reports_and_writes(outcome: dict[str, Path], tmp_path: Path):
-    first, second = (said(outcome, process) for process in range(2))
+@pytest.mark.slow
+def test_only_process_0_reports_and_writes(pair: Path, tmp_path: Path):
+    first, second = (said(pair, process) for process in range(2))
     assert first["reports"][-1] == f"results in {outcome['pair'] / 'run'}"
     assert second["reports"] == []
-    stored = json.loads((outcome["pair"] / "run" / "result.json").read_text())
+    stored = json.loads((pair / "run" / "result.json").read_text())
     assert stored == first["run"]
     assert (stored["processes"], stored["devices"]) == (2, 2)
     alone = train_run(Config.from_dict(shared_work.RUN), tmp_path, report=lambda _: None)
     for name in ("energy", "best_loss", "test_accuracy"):
         assert stored[name] == pytest.approx(alone[name], abs=1e-10)
     names = {path.name for path in tmp_path.iterdir()}
-    assert {path.name for path in (outcome["pair"] / "run").iterdir()} == names
+    assert {path.name for path in (pair / "run").iterdir()} == names
 
 
 def test_number_of_processes_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture):
