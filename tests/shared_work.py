@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from hypercircuit import Brickwork, Cumulant, Exact, Progress, Sampled, Schedule, Statevector
+from hypercircuit import Brickwork, Cumulant, Progress, Sampled, Schedule, Statevector
 from hypercircuit._shards import Shards
 from hypercircuit.circuit import Chain
 from hypercircuit.cluster import connect
