@@ -10,8 +10,8 @@ from .choose import choose_energy as choose_energy
 from .contraction import (
     Contraction as Contraction,
     ContractionCost as ContractionCost,
-    ContractionEnergy as ContractionEnergy,
 )
+from .contraction_blocks import ContractionEnergy as ContractionEnergy
 from .cumulant import Cumulant as Cumulant
 from .dense import Statevector as Statevector
 from .exact import Exact as Exact, why_not_exact as why_not_exact

@@ -12,6 +12,9 @@ kept, so that chains of any length neither over- nor underflow.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,7 @@ from ..hamiltonian import DiagonalMPO
 from ..state import ExactMPS
 
 _HIGHEST = lax.Precision.HIGHEST
+Operators = TypeVar("Operators")
 
 
 class CellOperators(eqx.Module):
@@ -49,26 +53,37 @@ def cell_operators(
     - `parts`: every operator's first site, and the operator.
     - `bond`: what all bonds are padded to.
     """
+    cells = ((start // 2, _cells(start, mpo)) for start, mpo in parts)
+    return padded_groups(CellOperators, cells, bond, dtype)
+
+
+def _cells(start: int, mpo: DiagonalMPO) -> list[np.ndarray]:
+    """The operator's tensors cell by cell."""
+    tensors = list(mpo.tensors)
+    # A cell that the operator begins or ends within has an identity on its other site.
+    if start % 2:
+        tensors.insert(0, np.ones((1, 2, 1)))
+    if len(tensors) % 2:
+        tensors.append(np.ones((1, 2, 1)))
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return [np.tensordot(a, b, axes=1).reshape(len(a), 4, b.shape[2]) for a, b in pairs]
+
+
+def padded_groups(
+    kind: Callable[[np.ndarray, np.ndarray], Operators],
+    parts: Iterable[tuple[int, Sequence[np.ndarray]]],
+    bond: int,
+    dtype: np.dtype,
+) -> tuple[Operators, ...]:
+    """Operators, by the place and the tensors of each, stacked with those of equal length."""
     groups: dict[int, list[tuple[int, np.ndarray]]] = {}
-    for start, mpo in parts:
-        tensors = list(mpo.tensors)
-        # A cell that the operator begins or ends within has an identity on its other site.
-        if start % 2:
-            tensors.insert(0, np.ones((1, 2, 1)))
-        if len(tensors) % 2:
-            tensors.append(np.ones((1, 2, 1)))
-        cells = np.zeros((len(tensors) // 2, bond, 4, bond), dtype)
-        for number, (a, b) in enumerate(zip(tensors[::2], tensors[1::2], strict=True)):
-            pair = np.tensordot(a, b, axes=1).reshape(a.shape[0], 4, b.shape[2])
-            cells[number, : pair.shape[0], :, : pair.shape[2]] = pair
-        groups.setdefault(len(cells), []).append((start // 2, cells))
-    return tuple(
-        CellOperators(
-            np.stack([cells for _, cells in group], axis=1),
-            np.array([first for first, _ in group]),
-        )
-        for group in groups.values()
-    )
+    for first, tensors in parts:
+        padded = np.zeros((len(tensors), bond, tensors[0].shape[1], bond), dtype)
+        for place, tensor in zip(padded, tensors, strict=True):
+            place[: tensor.shape[0], :, : tensor.shape[2]] = tensor
+        groups.setdefault(len(tensors), []).append((first, padded))
+    every = (zip(*group, strict=True) for group in groups.values())
+    return tuple(kind(np.stack(padded, axis=1), np.array(first)) for first, padded in every)
 
 
 def expectations(mps: ExactMPS, operators: CellOperators) -> Float[Array, " operators"]:

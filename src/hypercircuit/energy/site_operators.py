@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int
 from .._types import AnyArray
 from ..hamiltonian import DiagonalMPO
 from ..state import ChainMPS
+from .operators import padded_groups
 
 _HIGHEST = lax.Precision.HIGHEST
 
@@ -54,19 +55,8 @@ def site_operators(
     - `parts`: every operator's first site, and the operator.
     - `bond`: what all bonds are padded to.
     """
-    groups: dict[int, list[tuple[int, np.ndarray]]] = {}
-    for start, mpo in parts:
-        sites = np.zeros((mpo.n_sites, bond, 2, bond), dtype)
-        for site, tensor in zip(sites, mpo.tensors, strict=True):
-            site[: tensor.shape[0], :, : tensor.shape[2]] = tensor
-        groups.setdefault(mpo.n_sites, []).append((start, sites))
-    return tuple(
-        SiteOperators(
-            np.stack([sites for _, sites in group], axis=1),
-            np.array([first for first, _ in group]),
-        )
-        for group in groups.values()
-    )
+    sites = ((start, mpo.tensors) for start, mpo in parts)
+    return padded_groups(SiteOperators, sites, bond, dtype)
 
 
 def site_expectations(mps: ChainMPS, operators: SiteOperators) -> Float[Array, " operators"]:
