@@ -652,7 +652,9 @@ def shared_step(repeats, *, kind):
         found = [each.communicate()[0] for each in running]
         if any(each.returncode for each in running):
             raise RuntimeError(f"a process of {processes} failed")
-        times, values = zip(*(map(float, each.split()) for each in found), strict=True)
+        times, values = zip(
+            *(map(float, each.splitlines()[-1].split()) for each in found), strict=True
+        )
         row[f"seconds_{processes}"] = max(times)
         energies.extend(values)
     row["ratio"] = row["seconds_1"] / row["seconds_2"]

@@ -128,8 +128,6 @@ def _initialise(
     process_id: int | None = None,
     devices: list[int] | None = None,
 ) -> None:
-    # Of processors; accelerators have collectives of their own.
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
         coordinator, processes, process_id, devices, heartbeat_timeout_seconds=_HEARTBEAT
     )
