@@ -175,7 +175,8 @@ def plot_optima(
     axes.set_yscale("symlog", linthresh=1e-2)
     axes.grid(axis="y", color="0.9")
     axes.set_title("The minimum of the operators over single networks")
-    axes.legend(frameon=False, fontsize=8)
+    figure.set_figheight(4.8)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 
