@@ -25,7 +25,7 @@ from hypercircuit.energy.site_operators import site_expectations, site_operators
 from hypercircuit.energy.site_scan import in_groups, segmented_scan
 from hypercircuit.hamiltonian import DiagonalMPO, Logistic, compile_loss
 from hypercircuit.state import prepare_state
-from hypercircuit.study import diagnose
+from hypercircuit.study import diagnose, diagnostics
 from problems import PROBLEMS
 
 N = 9
@@ -200,6 +200,21 @@ def test_truncated_energies_are_within_their_reported_error(depth: int, bond: in
     else:
         assert numbers["discarded_weight"] > 1e-3
         assert numbers["log_overlap_with_exact"] < -1e-3
+
+
+@pytest.mark.slow
+def test_error_from_twice_the_bond_covers_that_of_the_exact_state(monkeypatch):
+    """The estimate for circuits too deep for their exact state; nothing guarantees it."""
+    monkeypatch.setattr(diagnostics, "_EXACT_BOND", 0)
+    hamiltonian = compiled("logistic-halves")
+    ansatz = Truncated(Brickwork(5), 2)
+    params = uniform(ansatz, hamiltonian.n_qubits)
+    numbers = diagnose(hamiltonian, ansatz, params).numbers
+    assert numbers["energy_error_from"] == "twice the difference from twice the bond dimension"
+    assert "energy_exact" not in numbers
+    exact = chances(Brickwork(5), params) @ hamiltonian.diagonal()
+    difference = abs(numbers["energy_at_max_bond"] - exact)
+    assert 1e-4 < difference <= numbers["energy_error"] < 10 * difference
 
 
 # ---------------------------------------------------------------- refusals and helpers
