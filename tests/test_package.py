@@ -40,6 +40,7 @@ ROOMS = (
     "cluster",
     "config",
     "problem",
+    "methods",
     "run_diagnose",
     "run",
     "run_restarts",

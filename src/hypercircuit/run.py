@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,24 @@ from .decode import (
 from .energy import (
     MPO,
     Contraction,
-    Cumulant,
     EnergyKind,
-    Exact,
-    Sampled,
     Statevector,
-    choose_energy,
     sampled_energy,
     why_not_exact,
 )
-from .energy.dense import check_statevector
-from .hamiltonian import LossHamiltonian, NoTerms, compile_loss
-from .hamiltonian.mpo import around_state, check_route, load_compressed
+from .hamiltonian import LossHamiltonian, compile_loss
+from .hamiltonian.mpo import around_state, load_compressed
+from .methods import (
+    Report,
+    born_state,
+    check_budget,
+    configured_contraction,
+    configured_energy,
+    configured_optimiser,
+    configured_penalty,
+)
 from .problem import (
     Problem,
-    bare_circuit,
     build_chain,
     build_problem,
     class_labels,
@@ -73,8 +76,7 @@ from .problem import (
     describe_preprocessing,
 )
 from .run_diagnose import describe_diagnostics, write_diagnostics
-from .state import Born, born
-from .state.born import AT_ONCE
+from .state import Born
 from .study import plot_architecture, plot_training, plot_weights, trusted_optimum
 from .train import (
     LBFGS,
@@ -85,12 +87,9 @@ from .train import (
     StopSignals,
     TrainResult,
     agree_to_stop,
-    make_optimiser,
-    make_schedule,
     train,
 )
 
-Report = Callable[[str], None]
 #: Samples of the state that the classical search starts from.
 _STARTS = 32
 #: How processes of one run come to do the same.
@@ -130,8 +129,8 @@ def train_run(
     if finished is not None:
         report(f"{folder} holds a finished run; choose another --out to train again")
         return finished
-    optimiser = _optimiser(config)
-    penalty = _penalty(config)
+    optimiser = configured_optimiser(config)
+    penalty = configured_penalty(config)
     check_precision(config.train.precision)
     begun = time.perf_counter()
     with StopSignals() as stop:
@@ -141,11 +140,11 @@ def train_run(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
         )
         report(hamiltonian.describe())
-        kind = _energy_kind(config, hamiltonian, problem.circuit, report)
+        kind = configured_energy(config, hamiltonian, problem.circuit, report)
         if isinstance(kind, (Statevector, MPO)) and jax.process_count() == 1:
             mesh = shards = None  # all the examples at once: nothing to share out
         if isinstance(kind, Contraction):
-            _check_budget(config, problem, hamiltonian, kind, report)
+            check_budget(config, problem, hamiltonian, kind, report)
         # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
         if first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -193,103 +192,6 @@ def _finished_result(folder: Path, config: Config) -> dict[str, Any] | None:
     if result.get("command") == "restarts":
         raise ConfigError(f"{folder} belongs to restarts; choose another --out")
     return result if result["status"] == "finished" else None
-
-
-def _energy_kind(
-    config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, report: Report
-) -> EnergyKind:
-    """The configured strategy; `"auto"` says which one it chose and why.
-
-    **Raises:** `ConfigError` for a strategy that the loss does not have.
-    """
-    settings = config.energy
-    if settings.kind == "contraction" or config.circuit.ansatz == "graph":
-        if isinstance(hamiltonian.terms, NoTerms):
-            raise ConfigError(
-                f"energy.kind='contraction' is not possible: {hamiltonian.terms.reason}; take "
-                "circuit.ansatz='brickwork' and energy.kind='sampled'"
-            )
-        return _contraction(config)
-    if settings.kind == "auto":
-        return _chosen_energy(hamiltonian, circuit, settings.samples, report)
-    if settings.kind == "statevector":
-        check_statevector(hamiltonian.n_qubits)
-    if settings.kind == "mpo":
-        check_route(hamiltonian.network, hamiltonian.loss, config.mpo.max_bond)
-    kinds: dict[str, EnergyKind] = {
-        "exact": Exact(),
-        "cumulant": Cumulant(settings.order),
-        "sampled": Sampled(settings.samples),
-        "statevector": Statevector(),
-        "mpo": _operators(config),
-    }
-    if isinstance(hamiltonian.terms, NoTerms) and settings.kind in (
-        "exact",
-        "statevector",
-        "mpo",
-    ):
-        raise ConfigError(
-            f"energy.kind={settings.kind!r} is not possible: {hamiltonian.terms.reason}; "
-            "set energy.kind='sampled', or 'cumulant', an approximation"
-        )
-    if isinstance(hamiltonian.terms, NoTerms) and settings.kind == "cumulant":
-        report(
-            f"energy {kinds['cumulant'].name}, an approximation, as configured: there is no exact "
-            f"one ({hamiltonian.terms.reason}); its error is measured against samples"
-        )
-    return kinds[settings.kind]
-
-
-def _operators(config: Config) -> MPO:
-    settings = config.mpo
-    return MPO(
-        settings.max_bond,
-        tolerance=settings.tolerance,
-        metric="state" if settings.metric == "auto" else settings.metric,
-        trust=settings.trust,
-        check_every=settings.check_every,
-        samples=settings.samples,
-    )
-
-
-def _contraction(config: Config) -> Contraction:
-    settings = config.energy
-    cache = settings.path_cache or None
-    return Contraction(settings.max_bytes, settings.max_flops, cache=cache)
-
-
-def _check_budget(
-    config: Config,
-    problem: Problem,
-    hamiltonian: LossHamiltonian,
-    kind: Contraction,
-    report: Report,
-) -> None:
-    """Report what a batch costs; refuse what training or decoding could not pay."""
-    circuit, n_examples = bare_circuit(problem.circuit), hamiltonian.n_examples
-    dtype = np.dtype(config.train.precision)
-    size = min(config.train.batch_size or n_examples, n_examples)
-    cost = kind.estimate(hamiltonian, circuit, batch_size=size, dtype=dtype)
-    report(cost.describe())
-    cost.check(kind.budget)
-    params = jax.numpy.zeros(circuit.shape(hamiltonian.n_qubits), dtype)
-    side_by_side = max(config.decode.samples, config.decode.beam, AT_ONCE)
-    _state(config, circuit, params).check(side_by_side)
-
-
-def _state(config: Config, circuit: Ansatz, params: Angles) -> Born:
-    contraction = _contraction(config)
-    return born(circuit, params, budget=contraction.budget, search=contraction.search)
-
-
-def _chosen_energy(
-    hamiltonian: LossHamiltonian, circuit: Ansatz, n_samples: int, report: Report
-) -> EnergyKind:
-    """`energy.kind = "auto"`: what is possible, and the sentence that says why."""
-    sampled = why_not_exact(hamiltonian, circuit) is not None
-    kind, why = choose_energy(hamiltonian, Sampled(n_samples) if sampled else None, circuit)
-    report(f"energy {why}")
-    return kind
 
 
 def _train(
@@ -359,34 +261,6 @@ def _described(circuit: Ansatz, n_qubits: int) -> str:
     return f"{brickwork}: exact bond {circuit.max_bond}{noise}"
 
 
-def _optimiser(config: Config) -> optax.GradientTransformation | LBFGS:
-    settings = config.optimiser
-    if settings.name == "lbfgs":
-        return LBFGS(**settings.options)
-    return make_optimiser(
-        settings.name,
-        settings.learning_rate,
-        schedule=settings.schedule,
-        schedule_options=settings.schedule_options,
-        options=settings.options,
-        steps=config.train.steps,
-        clip_norm=settings.clip_norm,
-    )
-
-
-def _penalty(config: Config) -> KLPenalty | None:
-    settings = config.objective
-    if settings.beta == 0:
-        return None
-    beta = make_schedule(
-        settings.schedule,
-        settings.beta,
-        steps=config.train.steps,
-        options=settings.schedule_options,
-    )
-    return KLPenalty(beta, settings.prior, settings.samples)
-
-
 def _training_result(
     problem: Problem,
     hamiltonian: LossHamiltonian,
@@ -443,7 +317,7 @@ def _decode_run(
     """Decode networks, write the best one, and evaluate the final energy."""
     circuit, params, network = problem.circuit, trained.params, problem.network
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
-    state = _state(config, circuit, params)
+    state = born_state(config, circuit, params)
     decoded = decode(
         circuit,
         params,
@@ -517,7 +391,7 @@ def _classical(
 ) -> dict[str, Any]:
     """The best network of the last operators near the trained state, for `result.json`."""
     operators = load_compressed(folder / OPERATORS, hamiltonian)
-    state = _state(config, problem.circuit, trained.params)
+    state = born_state(config, problem.circuit, trained.params)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 3)
     starts = np.asarray(state.sample(key, _STARTS)[0])
     probabilities = around_state((1 - np.asarray(state.marginals())) / 2)
@@ -606,7 +480,7 @@ def _final_energy(
             save=folder / "final_energy.json",
             stop=stop,
             mesh=mesh,
-            kind=_contraction(config) if graph else None,
+            kind=configured_contraction(config) if graph else None,
         )
     if energy is None:
         return None
@@ -729,7 +603,7 @@ def _trained_state(folder: Path) -> Iterator[tuple[Born, int]]:
             circuit = build_problem(config).circuit
         else:
             circuit = build_chain(config, angles.shape[1])
-        yield _state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]
+        yield born_state(config, circuit, jax.numpy.asarray(angles)), angles.shape[1]
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -753,16 +627,6 @@ def summary(result: dict[str, Any]) -> str:
         f"{100 * result['vote']['test_accuracy']:.2f} % test",
     ]
     return "\n".join(lines)
-
-
-def check_settings(config: Config) -> None:
-    """Refuse what training would refuse before it reads any data.
-
-    **Raises:** `ValueError` for an optimiser or a schedule that optax does not have, or their
-    options.
-    """
-    _optimiser(config)
-    _penalty(config)
 
 
 def refuse_another(folder: Path, config: Config) -> None:

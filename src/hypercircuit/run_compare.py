@@ -22,7 +22,7 @@ from typing import Any
 
 from ._files import write_text
 from .config import ConfigError
-from .run import Report
+from .methods import Report
 from .run_sweep import describe_counts, read_sweep, sweep_rows
 from .study.aggregate import (
     SEEDS,

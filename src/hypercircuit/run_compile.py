@@ -39,17 +39,9 @@ from .hamiltonian.mpo import (
     saved_report,
     uniform_networks,
 )
+from .methods import Report
 from .problem import Problem, build_problem, describe_data
-from .run import (
-    SAME_COMMAND,
-    Report,
-    expect,
-    marginals_run,
-    refuse_another,
-    run_config,
-    sample_run,
-    silent,
-)
+from .run import SAME_COMMAND, expect, marginals_run, refuse_another, run_config, sample_run, silent
 from .study import (
     BondError,
     Optimum,

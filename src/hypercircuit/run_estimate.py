@@ -48,8 +48,17 @@ from .energy import (
     why_not_exact,
 )
 from .hamiltonian import LossHamiltonian, compile_loss
+from .methods import (
+    Report,
+    born_state,
+    check_budget,
+    configured_contraction,
+    configured_energy,
+    configured_optimiser,
+    configured_penalty,
+)
 from .problem import Problem, build_problem
-from .run import Report, _check_budget, _contraction, _energy_kind, _optimiser, _penalty, _state
+from .study import diagnose
 from .train import Schedule
 from .train.probe import Probe
 
@@ -105,9 +114,9 @@ def estimate_run(
     )
     seconds, n = time.perf_counter() - begun, hamiltonian.n_examples
     stages.append(_stage("data and loss", f"{n} examples", 1, seconds, "measured"))
-    kind = _energy_kind(config, hamiltonian, problem.circuit, report)
+    kind = configured_energy(config, hamiltonian, problem.circuit, report)
     if isinstance(kind, Contraction):
-        _check_budget(config, problem, hamiltonian, kind, report)
+        check_budget(config, problem, hamiltonian, kind, report)
     name, sizes = _sizes(config, problem, hamiltonian, kind)
     report(f"measuring, at most about {budget:g} s of steps and what they take to compile")
 
@@ -142,6 +151,8 @@ def estimate_run(
     if isinstance(kind, MPO):
         words = "as long as one compression"
         stages.append(_stage("classical search", words, 1, law.prepare, "assumed"))
+    if config.state.diagnostics:
+        stages.append(_diagnosing(config, problem, hamiltonian))
     stages.append(_stage("figures", "", 1, _FIGURE_SECONDS, "assumed"))
     more = max(0.0, law.planned - found[-1].planned)
     on_host = jax.devices()[0].platform == "cpu"
@@ -235,8 +246,8 @@ def _measure(
             hamiltonian,
             problem.circuit,
             energy=kind,
-            optimiser=_optimiser(config),
-            penalty=_penalty(config),
+            optimiser=configured_optimiser(config),
+            penalty=configured_penalty(config),
             schedule=schedule,
             seed=config.train.seed,
             params=_params(config, problem),
@@ -282,7 +293,7 @@ def _decoding(config: Config, problem: Problem) -> Stage:
             jax.random.key(0),
             samples=settings.samples,
             beam=settings.beam,
-            state=_state(config, circuit, params),
+            state=born_state(config, circuit, params),
         )
         seconds.append(time.perf_counter() - begun)
         scored.append(sum(min(size, len(part)) for part in parts))
@@ -292,6 +303,15 @@ def _decoding(config: Config, problem: Problem) -> Stage:
         each = extrapolate(scored[1:], seconds[1:], total)
     words = f"{settings.samples + 2} networks, {total} examples"
     return _stage("decoding", words, 1, max(0.0, compiling) + each, "extrapolated")
+
+
+def _diagnosing(config: Config, problem: Problem, hamiltonian: LossHamiltonian) -> Stage:
+    """Entropies and the errors of truncation, as they are."""
+    n_examples, begun = config.energy.check_examples, time.perf_counter()
+    params = _params(config, problem)
+    diagnose(hamiltonian, problem.circuit, params, n_examples=n_examples, seed=config.train.seed)
+    seconds = time.perf_counter() - begun
+    return _stage("diagnostics", f"{n_examples} examples", 1, seconds, "measured")
 
 
 def _first(data: Dataset, n: int) -> Dataset:
@@ -327,7 +347,7 @@ def _final(
         return [_stage("final energy", f"{n} examples", 1, seconds_all, "as one step")]
     graph = isinstance(circuit, Graph)
     size = min(sizes.batch if graph else _FINAL_BATCH, n)
-    kind = _contraction(config) if graph else Exact()
+    kind = configured_contraction(config) if graph else Exact()
     flops = step_flops("contraction" if graph else "exact", dataclasses.replace(sizes, batch=size))
     wanted = measured_sizes(size, flops, budget)
     found = [_final_batch(kind, hamiltonian, circuit, params, m) for m in wanted]

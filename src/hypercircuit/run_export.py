@@ -16,8 +16,9 @@ import numpy as np
 from .bnn import save_network, save_onnx
 from .circuit import save_qasm
 from .config import ConfigError
+from .methods import Report
 from .problem import bare_circuit, build_problem, class_labels, describe_preprocessing
-from .run import Report, expect, run_config, run_fingerprint
+from .run import expect, run_config, run_fingerprint
 
 _CIRCUIT, _NETWORKS = ".qasm", (".npz", ".onnx")
 

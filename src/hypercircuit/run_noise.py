@@ -25,8 +25,9 @@ from .circuit import Brickwork, Noise, Noisy
 from .config import Config, ConfigError
 from .energy import Statevector, trajectory_energy
 from .hamiltonian import compile_loss
+from .methods import Report
 from .problem import build_problem, describe_data
-from .run import Report, expect, run_config, versions
+from .run import expect, run_config, versions
 from .study import Resilience, every_accuracy, plot_resilience, resilience
 
 #: Up to this many qubits every network's loss and accuracy are written out.

@@ -22,8 +22,9 @@ from ._files import write_text
 from .circuit import Brickwork, Graph
 from .config import Config, ConfigError, load_config
 from .decode import score_networks
+from .methods import Report
 from .problem import Problem, build_problem, describe_data
-from .run import Report, marginals_run, sample_run
+from .run import marginals_run, sample_run
 from .run_compare import ComparisonSettings, compare_sweep
 from .run_sweep import describe_counts, read_sweep, sweep_rows
 from .state import exact_mps

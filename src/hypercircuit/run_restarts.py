@@ -31,8 +31,9 @@ from .config import Config, ConfigError
 from .decode import architectures
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
+from .methods import Report
 from .problem import build_problem, describe_data
-from .run import SAME_COMMAND, Report, refuse_another, silent
+from .run import SAME_COMMAND, refuse_another, silent
 from .study import (
     loss_histogram,
     pauli_weights,

@@ -36,7 +36,8 @@ from .cluster import (
 from .cluster.records import FOLDER
 from .cluster.script import ARRAY_SIZE
 from .config import Config, ConfigError, SlurmConfig, load_config
-from .run import Report, check_settings, refuse_another
+from .methods import Report, check_settings
+from .run import refuse_another
 from .run_sweep import Member, describe_counts, read_sweep
 from .study.members import STATUSES, MemberState, with_tail
 from .train import CHECKPOINTS, History, latest_metadata

@@ -29,7 +29,8 @@ from ._files import write_text
 from ._versions import package_versions
 from .config import Config, ConfigError, load_config
 from .config.values import to_text
-from .run import Report, check_settings, train_run
+from .methods import Report, check_settings
+from .run import train_run
 from .study.grid import Axis, combine, member_folders
 from .study.members import (
     STATUSES,
