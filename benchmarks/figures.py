@@ -27,6 +27,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -635,6 +636,41 @@ def precision(repeats, *, depth):
     ]
 
 
+def checkpoints(repeats, *, n_qubits):
+    """A run's state and the history of 6,000 steps: written, and read as a resumed run does."""
+    import jax
+    import optax
+
+    import hypercircuit
+    from hypercircuit.train import load_latest_checkpoint, save_checkpoint
+
+    params = start_params(hypercircuit.Brickwork(max(DEPTHS)), n_qubits)
+    state = (params, optax.adam(0.1).init(params), np.zeros(n_qubits, np.uint8), 0.5, 0.9)
+    history = hypercircuit.History()
+    for step in range(1, 6001):
+        history.record_step(step, energy=1 / step, gradient_norm=1.0, seconds=float(step))
+    metadata = {"history": history.to_arrays()}
+    writing, reading = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for step in range(repeats + 1):
+            begun = time.perf_counter()
+            path = save_checkpoint(folder, step, state, metadata)
+            writing.append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            jax.block_until_ready(load_latest_checkpoint(folder, state))
+            reading.append(time.perf_counter() - begun)
+        n_bytes = path.stat().st_size
+    return [
+        {
+            "n_qubits": n_qubits,
+            "depth": max(DEPTHS),
+            "save_seconds": statistics.median(writing[1:]),
+            "load_seconds": statistics.median(reading[1:]),
+            "n_bytes": n_bytes,
+        }
+    ]
+
+
 def shared_step(repeats, *, kind):
     """One process with one core against two with one core each; the load is that of the start."""
     script = Path(__file__).with_name("shared_step.py")
@@ -699,6 +735,9 @@ def _problems() -> dict[str, Problem]:
         found[f"compression-{bond}"] = Problem(
             "compression", functools.partial(compression, bond=bond)
         )
+    for n_qubits in (7850, 50890):
+        measure = functools.partial(checkpoints, n_qubits=n_qubits)
+        found[f"checkpoint-{n_qubits}"] = Problem("checkpoint", measure)
     for kind in ("cumulant", "exact"):
         measure = functools.partial(shared_step, kind=kind)
         found[f"processes-{kind}"] = Problem("processes", measure)
@@ -853,6 +892,17 @@ GROUPS = {
             Column("operator (MB)", "operator_bytes", "{:.0f}", 1e-6),
             _MEMORY,
             _SPECTRAL,
+        ),
+    ),
+    "checkpoint": Group(
+        "A checkpoint of Adam's state and 6,000 steps of history",
+        (
+            _QUBITS,
+            _DEPTH,
+            Column("write (ms)", "save_seconds", "{:.0f}", 1e3),
+            Column("read (ms)", "load_seconds", "{:.0f}", 1e3),
+            Column("file (MB)", "n_bytes", "{:.1f}", 1e-6),
+            _MEMORY,
         ),
     ),
     "processes": Group(
