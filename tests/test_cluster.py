@@ -155,14 +155,18 @@ def test_every_setting_reaches_the_script(work: Path, capsys):
 def test_run_of_several_processes(work: Path, capsys):
     wanted = ("processes=4", "nodes=2", "cpus=3", "gpus=1", "python=py")
     settings = [word for each in wanted for word in ("--set", f"slurm.{each}")]
-    text = dry_run(capsys, "tiny.toml", "--out", "out", *settings)
+    whole = failed(capsys, "submit", "tiny.toml", "--out", "whole", "--dry-run", *settings)
+    assert "energy.kind='statevector' is the energy of all the examples at once" in whole
+    exact = ("--set", "energy.kind=exact")
+    text = dry_run(capsys, "tiny.toml", "--out", "out", *exact, *settings)
     for option in ("nodes=2", "ntasks=4", "cpus-per-task=3", "gpus-per-task=1"):
         assert f"#SBATCH --{option}\n" in text
     assert (
         "exec srun --ntasks=4 --cpus-per-task=3 --kill-on-bad-exit=0 py -m hypercircuit.cli train "
         f"{work}/out/config.toml --out {work}/out --processes 4\n"
     ) in text
-    text = dry_run(capsys, "tiny.toml", "--out", "out", "--set", "slurm.processes=2")
+    assert "    asked=USR1\n" in text
+    text = dry_run(capsys, "tiny.toml", "--out", "out", *exact, "--set", "slurm.processes=2")
     assert "--nodes" not in text
     swept = (
         "submit",

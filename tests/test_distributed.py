@@ -17,6 +17,7 @@ from hypercircuit.cli import main
 from hypercircuit.cluster import connect
 from hypercircuit.cluster.processes import devices_of_task, tasks_of_step
 from hypercircuit.config import Config
+from hypercircuit.hamiltonian.mpo import compress_loss
 from hypercircuit.run import train_run
 
 PROGRAM = Path(shared_work.__file__)
@@ -125,7 +126,7 @@ def test_processes_that_do_not_belong_together_are_refused(pair: Path):
 @pytest.mark.slow
 def test_only_process_0_reports_and_writes(pair: Path, tmp_path: Path):
     first, second = (said(pair, process) for process in range(2))
-    assert first["reports"][-1] == f"results in {outcome['pair'] / 'run'}"
+    assert first["reports"][-1] == f"results in {pair / 'run'}"
     assert second["reports"] == []
     stored = json.loads((pair / "run" / "result.json").read_text())
     assert stored == first["run"]
@@ -167,6 +168,23 @@ def test_one_device_needs_no_mesh_and_a_batch_script_is_one_process():
     assert connect(expected=1, environment={}) is None
     assert tasks_of_step({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}) == 1
     assert tasks_of_step({"SLURM_STEP_NUM_TASKS": "2"}) == 2
+
+
+@pytest.mark.parametrize("n_shares", [1, 2, 5, 30])
+def test_shares_of_terms_add_up_to_all(n_shares: int):
+    """Also more shares than rows."""
+    terms = shared_work.phases()
+    shares = terms.share(n_shares)
+    assert len(shares) == n_shares
+    assert sum(share.n_terms for share in shares) == terms.n_terms
+    bits = np.random.default_rng(1).integers(0, 2, (8, terms.n_sites))
+    total = sum(share.values(bits) for share in shares)
+    np.testing.assert_allclose(total, terms.values(bits), atol=1e-12)
+
+
+def test_compression_on_a_mesh_has_no_cache(tmp_path: Path):
+    with pytest.raises(ValueError, match="a cache is that of one device"):
+        compress_loss(shared_work.hamiltonian(), 4, cache=tmp_path, mesh=device_mesh())
 
 
 def test_mesh_of_another_axis_is_refused():

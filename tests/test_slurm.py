@@ -235,7 +235,7 @@ def test_run_over_two_nodes_is_that_of_one_process(work: Path, cluster: Cluster,
     assert main([*command, *settings("slurm.processes=2", "slurm.nodes=2")]) == 0
     job, *_ = re.findall(r"job (\d+): train", capsys.readouterr().out)
     wait_for(lambda: list((work / "nodes" / "checkpoints").glob("*.npz")), "checkpoint", cluster)
-    cluster.run("scancel", "--signal=USR1", "--batch", job)
+    cluster.run("scancel", "--signal=TERM", "--batch", job)
     with jax.enable_x64(True):
         assert main(["train", "tiny.toml", "--out", "alone", *same]) == 0
     assert cluster.wait(job) == {job: "COMPLETED"}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -31,7 +32,8 @@ def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 class Shards:
     """Places arrays on the devices of a mesh, and lets its processes agree.
 
-    All methods but `local` and `first` are collective: every process calls them in the same order.
+    `gather`, `largest`, `check_same` and functions of `map` are collective: all processes call them
+    in the same order.
 
     **Raises:** `ValueError` for a mesh of another form than `device_mesh` makes.
     """
@@ -65,6 +67,9 @@ class Shards:
         """Arrays that are the same on every process, on all devices."""
 
         def place(leaf: Any) -> jax.Array:
+            if is_key(leaf):
+                data = place(jax.random.key_data(leaf))
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
             host = np.asarray(leaf)
             return jax.make_array_from_callback(host.shape, self.replicated, lambda i: host[i])
 
@@ -142,4 +147,10 @@ class Shards:
 
 def content_of(tree: PyTree) -> bytes:
     """The bytes of all leaves, for `Shards.check_same`."""
-    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+    plain = (jax.random.key_data(x) if is_key(x) else x for x in jax.tree.leaves(tree))
+    return b"".join(np.asarray(leaf).tobytes() for leaf in plain)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed random key."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

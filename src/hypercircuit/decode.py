@@ -194,9 +194,14 @@ def full_energy(
     if shards is not None:
         params = shards.replicate(params)
         shards.check_same(
-            "the sums of the energy so far",
-            f"{digest}{total}{done}".encode(),
-            f"all processes must see the folder of {save}",
+            "the angles",
+            digest.encode(),
+            "take nodes of one kind (slurm.constraint), which round alike",
+        )
+        shards.check_same(
+            f"the sums of the energy so far in {save}",
+            f"{total}{done}".encode(),
+            "put the folder on a file system that all processes see",
         )
     n_batches = -(-n_examples // size)
     with (progress or Progress(enabled=False)).start(n_batches, initial=done // size) as display:

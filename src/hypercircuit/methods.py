@@ -165,6 +165,18 @@ def configured_penalty(config: Config) -> KLPenalty | None:
     return KLPenalty(beta, settings.prior, settings.samples)
 
 
+def check_shared(config: Config) -> None:
+    """Refuse to train with several processes what they cannot share out.
+
+    **Raises:** `ConfigError` for an energy of all the examples at once.
+    """
+    if config.energy.kind in ("statevector", "mpo"):
+        raise ConfigError(
+            f"energy.kind={config.energy.kind!r} is the energy of all the examples at once and "
+            "trains in one process; start one process, or set energy.kind='exact'"
+        )
+
+
 def check_settings(config: Config) -> None:
     """Refuse what training would refuse before it reads any data.
 

@@ -62,6 +62,7 @@ from .methods import (
     Report,
     born_state,
     check_budget,
+    check_shared,
     configured_contraction,
     configured_energy,
     configured_optimiser,
@@ -129,6 +130,8 @@ def train_run(
     if finished is not None:
         report(f"{folder} holds a finished run; choose another --out to train again")
         return finished
+    if shards is not None and shards.several_processes:
+        check_shared(config)
     optimiser = configured_optimiser(config)
     penalty = configured_penalty(config)
     check_precision(config.train.precision)
@@ -141,7 +144,7 @@ def train_run(
         )
         report(hamiltonian.describe())
         kind = configured_energy(config, hamiltonian, problem.circuit, report)
-        if isinstance(kind, (Statevector, MPO)) and jax.process_count() == 1:
+        if isinstance(kind, (Statevector, MPO)):
             mesh = shards = None  # all the examples at once: nothing to share out
         if isinstance(kind, Contraction):
             check_budget(config, problem, hamiltonian, kind, report)
@@ -235,10 +238,10 @@ def _train(
         params=params,
         validation=problem.splits.validation,
         folder=folder,
-        progress=Progress(enabled=report is not silent),
+        progress=Progress(enabled=jax.process_index() == 0),
         mesh=mesh,
     )
-    if report is silent:
+    if jax.process_index() != 0:
         return trained
     trained.history.save(folder)
     if trained.status == "finished":
@@ -476,7 +479,7 @@ def _final_energy(
             circuit,
             params,
             batch_size=(config.train.batch_size or n_examples) if graph else 200,
-            progress=Progress(enabled=report is not silent),
+            progress=Progress(enabled=jax.process_index() == 0),
             save=folder / "final_energy.json",
             stop=stop,
             mesh=mesh,

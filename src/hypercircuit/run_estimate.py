@@ -90,13 +90,14 @@ def estimate_run(
     budget: float = 20.0,
     report: Report = print,
 ) -> Estimate:
-    """What `hypercircuit train` of a configuration will take on this machine.
+    """What `hypercircuit train` of a configuration will take on this machine, in one process on one
+    device.
 
     **Arguments:**
 
     - `steps`: instead of train.steps, at least 1.
     - `budget`: seconds for the timed repeats of the step, above 0; a stage that might take longer
-      is measured with fewer examples. Compiling comes on top.
+      is measured with fewer examples. Compiling and `state.diagnostics` come on top.
 
     **Raises:** `ValueError` for other numbers, and what a run refuses.
     """

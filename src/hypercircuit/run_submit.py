@@ -36,7 +36,7 @@ from .cluster import (
 from .cluster.records import FOLDER
 from .cluster.script import ARRAY_SIZE
 from .config import Config, ConfigError, SlurmConfig, load_config
-from .methods import Report, check_settings
+from .methods import Report, check_settings, check_shared
 from .run import refuse_another
 from .run_sweep import Member, describe_counts, read_sweep
 from .study.members import STATUSES, MemberState, with_tail
@@ -153,6 +153,8 @@ def _plan_run(
         job = queue[None]
         return JobPlan(folder, (), f"it is in the queue as job {job.name} ({job.state.lower()})")
     line = f"{command} {shlex.quote(str(folder / 'config.toml'))} --out {shlex.quote(str(folder))}"
+    if command == "train" and config.slurm.processes > 1:
+        check_shared(config)
     options = _options(config.slurm, folder, "%j", 0)
     return JobPlan(folder, (PlannedJob(_script(config.slurm, options, line), command),), "")
 
@@ -237,14 +239,16 @@ def _comment(folder: Path, offset: int) -> str:
 def _script(slurm: SlurmConfig, options: Mapping[str, Any], line: str) -> JobScript:
     python = slurm.python or shlex.quote(sys.executable)
     command = f"{python} -m hypercircuit.cli {line}"
+    stop_signal = ""
     if slurm.processes > 1:
-        # srun hands signals on and ends with the largest exit code; a process that has ended well
-        # or early must not end the others, which may still save.
+        # srun hands USR1 on (at TERM and HUP it kills) and ends with the largest exit code; a
+        # process that has ended must not end the others, which may still save.
+        stop_signal = "USR1"
         command = (
             f"srun --ntasks={slurm.processes} --cpus-per-task={slurm.cpus} --kill-on-bad-exit=0 "
             f"{command} --processes {slurm.processes}"
         )
-    return JobScript(options, slurm.setup, command, requeues=slurm.requeues)
+    return JobScript(options, slurm.setup, command, slurm.requeues, stop_signal)
 
 
 def submit_folder(

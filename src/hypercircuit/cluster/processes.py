@@ -22,6 +22,8 @@ from .._shards import device_mesh
 
 #: Seconds until a process that does not answer counts as lost; its fellows then end too.
 _HEARTBEAT = 100
+#: Seconds that processes which have ended their part wait for process 0's figures and searches.
+_SHUTDOWN = 7 * 24 * 3600
 
 
 def connect(
@@ -129,5 +131,10 @@ def _initialise(
     devices: list[int] | None = None,
 ) -> None:
     jax.distributed.initialize(
-        coordinator, processes, process_id, devices, heartbeat_timeout_seconds=_HEARTBEAT
+        coordinator,
+        processes,
+        process_id,
+        devices,
+        heartbeat_timeout_seconds=_HEARTBEAT,
+        shutdown_timeout_seconds=_SHUTDOWN,
     )

@@ -37,8 +37,8 @@ echo "job $job on $(hostname), start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
 asked=
 child=
 hand_on() {{
-    asked=$1
-    if [ -n "$child" ]; then kill -s "$1" "$child" 2>/dev/null; fi
+    asked={signal}
+    if [ -n "$child" ]; then kill -s "$asked" "$child" 2>/dev/null; fi
 }}
 for name in USR1 USR2 TERM HUP; do trap "hand_on $name" "$name"; done
 command_line &
@@ -86,12 +86,15 @@ class JobScript:
     - `setup`: lines of shell before the command.
     - `command`: one line of shell; the signals reach its process.
     - `requeues`: how often the job goes back to the queue by itself.
+    - `stop_signal`: which signal tells the command to stop, whatever the script got; "" is the same
+      one.
     """
 
     options: Mapping[str, str | int | float | bool]
     setup: Sequence[str]
     command: str
     requeues: int
+    stop_signal: str = ""
 
     def body(self) -> str:
         """What follows the options."""
@@ -100,6 +103,7 @@ class JobScript:
             command=f"exec {self.command}",
             requeues=self.requeues,
             starts=self.requeues + 1,
+            signal=self.stop_signal or "$1",
         )
         setup = [*self.setup, ""] if self.setup else []
         return "\n".join([*setup, lines])

@@ -47,7 +47,7 @@ from .interrupt import StopSignals
 from .lbfgs import LBFGS
 from .objective import CHECK, KLPenalty, Objective, step_key
 from .progress import Progress, ProgressDisplay
-from .shards import ShardedEnergy, note_signal
+from .shards import ShardedEnergy, agree_to_stop, note_signal
 
 CHECKPOINTS = "checkpoints"
 OPERATORS = "mpo.npz"
@@ -563,6 +563,9 @@ class _Loop:
                 run.save()
             if self._asked(stop, made):
                 return "interrupted", _stopped(stop, run)
+        # On several devices a signal after the last update is known to its own process only.
+        if self.shards is not None and agree_to_stop(stop, self.shards):
+            return "interrupted", _stopped(stop, run)
         return "finished", ""
 
     def _begin(

@@ -15,15 +15,13 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._shards import Shards
+from .._shards import Shards, is_key
 from .._types import Angles, AnyArray
 from ..energy import Batch, PreparedEnergy
 from ..state import State
@@ -73,6 +71,7 @@ class ShardedEnergy(PreparedEnergy):
     ) -> None:
         each = prepare(-(-batch_size // len(shards)))
         self.graphs = each.graphs  # type: ignore[misc]
+        self.site_tensors = each.site_tensors  # type: ignore[misc]
         super().__init__(each.hamiltonian, each.circuit, batch_size, each.dtype)
         self.each, self.shards = each, shards
         self._sums = shards.map(self._own_sum, split=(False, True, False))
@@ -92,9 +91,9 @@ class ShardedEnergy(PreparedEnergy):
             if not len(rows):
                 rows, own = examples[:1], np.zeros(1)
             parts.append(self.each.batch(rows, own))
-        keys = tuple(n for n, leaf in enumerate(jax.tree.leaves(parts[0])) if _is_key(leaf))
+        keys = tuple(n for n, leaf in enumerate(jax.tree.leaves(parts[0])) if is_key(leaf))
         plain = [
-            jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, part)
+            jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, part)
             for part in parts
         ]
         stacked = self.shards.stack(plain)
@@ -140,7 +139,3 @@ def _split(batch: Batch) -> tuple[ShardedBatch, PRNGKeyArray | None]:
     """What is shared out, and what all devices have."""
     assert isinstance(batch, ShardedBatch)
     return dataclasses.replace(batch, key=None), batch.key
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

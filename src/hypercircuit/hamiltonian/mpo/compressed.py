@@ -249,7 +249,7 @@ def compress_loss(
       (data, network, loss, terms, metric, settings, version of the package): one that is there is
       read, any other is compressed and written.
     - `mesh`: of `device_mesh()`, to share streamed terms out over devices, with an error of the
-      same size; of several processes all call this alike.
+      same size; of several processes all call this alike. Not with `cache`.
 
     **Raises:** `ValueError` for a loss that has no route, with those that have, and for arguments
     out of range.
@@ -260,6 +260,11 @@ def compress_loss(
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
     weights = metric_weights(probabilities, hamiltonian.n_qubits)
     dtype = np.dtype(dtype)
+    if cache is not None and mesh is not None:
+        raise ValueError(
+            f"a cache is that of one device, got cache={os.fspath(cache)!r} and a mesh of "
+            f"{mesh.devices.size}; leave one out"
+        )
     if cache is not None:
         from .files import Request, cached
 
@@ -277,7 +282,6 @@ def compress_loss(
                 dtype=dtype,
                 memory=memory,
                 progress=progress,
-                mesh=mesh,
             ),
         )
     begun = time.perf_counter()

@@ -96,9 +96,11 @@ class PhaseTerms:
     def _rows(self, start: int, stop: int) -> PhaseTerms:
         """The terms of a run of rows."""
         part = slice(*np.searchsorted(self.row, [start, stop]))
+        examples, example = np.unique(self.example[start:stop], return_inverse=True)
         return dataclasses.replace(
             self,
-            example=self.example[start:stop],
+            gains=self.gains[examples],
+            example=example,
             sign=self.sign[start:stop],
             row=self.row[part] - start,
             frequency=self.frequency[part],
