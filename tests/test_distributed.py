@@ -138,6 +138,34 @@ def test_only_process_0_reports_and_writes(pair: Path, tmp_path: Path):
     assert {path.name for path in (pair / "run").iterdir()} == names
 
 
+@pytest.mark.slow
+def test_error_of_one_process_ends_both(tmp_path: Path):
+    """Process 0 cannot write the angles; neither waits for the other for ever."""
+    config, out = tmp_path / "config.toml", tmp_path / "run"
+    config.write_text(Config.from_dict(shared_work.RUN).to_toml())
+    (out / "angles.npz").mkdir(parents=True)
+    address = f"127.0.0.1:{free_port()}"
+    words = [sys.executable, "-m", "hypercircuit.cli", "train", config, "--out", out]
+    more = ["--processes", "2", "--coordinator", address, "--process-id"]
+    variables = os.environ | {"JAX_PLATFORMS": "cpu"}
+    running = []
+    for number in range(2):
+        with (tmp_path / f"said-{number}").open("wb") as file:
+            command = [*words, *more, str(number)]
+            running.append(subprocess.Popen(command, env=variables, stdout=file, stderr=file))
+    try:
+        codes = [process.wait(timeout=400) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    said = (tmp_path / "said-0").read_text()
+    assert codes[0] == 2, said
+    assert "hypercircuit: " in said
+    assert "angles.npz" in said
+    assert codes[1] != 0
+
+
 def test_number_of_processes_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture):
     with pytest.raises(ValueError, match=r"must be 2 .*, got 1: 2 independent runs instead"):
         connect(expected=2, environment={})

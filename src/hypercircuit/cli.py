@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ._files import write_atomically
 from .cli_cluster import add_cluster_commands
 from .cli_submit import add_submit_commands
 from .cli_sweep import INTERRUPTED, add_sweep_commands, spell_out
-from .cluster import connect
+from .cluster import connect, end_alone
 from .cluster.compile_cache import cache_folder, cache_settings, make_cache, remove_unreadable
 from .cluster.threads import limit_threads
 from .config import load_config
@@ -56,10 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return options.run(options)
     except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)
-        return 2
+        code = 2
     except KeyboardInterrupt:
         print("hypercircuit: interrupted; the same command continues", file=sys.stderr)
-        return INTERRUPTED
+        code = INTERRUPTED
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        code = 1
+    end_alone(code)
+    return code
 
 
 def _keep_programs() -> None:

@@ -1,6 +1,6 @@
 """Clusters: processes of one run, Slurm's jobs and queue, threads, compile cache and doctor."""
 
-from .processes import connect as connect
+from .processes import connect as connect, end_alone as end_alone
 from .queue import (
     ACTIVE as ACTIVE,
     NoSlurm as NoSlurm,
