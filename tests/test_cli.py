@@ -175,7 +175,7 @@ def test_energy_that_is_not_finite_ends_with_one(config: str, tmp_path: Path, ca
 def test_embedded_job_needs_no_config(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     seen = {}
 
-    def train_run(config, folder, *, report):
+    def train_run(config, folder, *, report, mesh):
         seen.update(config=config, folder=folder)
         return {"status": "interrupted"}
 

@@ -304,7 +304,7 @@ def test_stopped_command_goes_on(
 def test_interruption_has_its_exit_code(work: Path, monkeypatch: pytest.MonkeyPatch):
     seen = {}
 
-    def compile_run(config, folder, *, state, report):
+    def compile_run(config, folder, *, state, report, mesh):
         seen.update(folder=folder, state=state)
         return {"status": "interrupted"}
 
