@@ -14,17 +14,17 @@ from hypercircuit.cluster import (
     NoSlurm,
     QueuedJob,
     Submission,
-    SubmissionLock,
     array_text,
     endings,
     queued_jobs,
     read_submissions,
+    submission_lock,
     write_submission,
 )
 from hypercircuit.config import ConfigError, SlurmConfig, load_config
 from hypercircuit.run_submit import describe_states, folder_states, plan_jobs
 from hypercircuit.run_sweep import read_sweep
-from hypercircuit.study.members import MemberLock, begin_attempt, end_attempt
+from hypercircuit.study.members import begin_attempt, end_attempt, member_lock
 from hypercircuit.train import stop_where_nothing_is_lost
 from test_sweep import CONFIG, write_points
 
@@ -247,7 +247,7 @@ def test_members_that_ended_run_or_wait_are_left_out(work: Path, capsys, program
         "16|RUNNING|n7|None|(null)",
     ]
     stand_in(programs, "squeue", "\n".join(lines))
-    with MemberLock(members[5].folder):
+    with member_lock(members[5].folder):
         plan = plan_jobs("sweep")
     (job,) = plan.jobs
     assert job.tasks == (2, 3, 6)
@@ -356,12 +356,12 @@ def test_machine_without_slurm_is_told_what_to_do(work: Path, capsys, programs: 
 
 def test_one_process_submits_at_a_time(tmp_path: Path):
     with (
-        SubmissionLock(tmp_path),
-        pytest.raises(ValueError, match="another process submits jobs of this folder"),
-        SubmissionLock(tmp_path),
+        submission_lock(tmp_path),
+        pytest.raises(ValueError, match="are being submitted by process"),
+        submission_lock(tmp_path),
     ):
         pass
-    with SubmissionLock(tmp_path):
+    with submission_lock(tmp_path):
         write_submission(tmp_path, Submission("10", "train", "2026-01-02"))
     write_submission(tmp_path, Submission("9", "train", "2026-01-02"))
     assert [each.job for each in read_submissions(tmp_path)] == ["9", "10"]

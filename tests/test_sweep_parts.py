@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from hypercircuit._locks import Busy
 from hypercircuit.study.grid import Axis, combine, member_folders, parse_axis
 from hypercircuit.study.members import (
-    MemberBusy,
-    MemberLock,
     begin_attempt,
     end_attempt,
+    member_lock,
     member_state,
 )
 from hypercircuit.study.pool import Job, JobEnd, available_cores, run_pool, worker_environment
@@ -127,7 +127,7 @@ def test_folders_are_numbered_short_and_plain():
 
 
 def _hold(folder: Path, held, release) -> None:
-    with MemberLock(folder):
+    with member_lock(folder):
         begin_attempt(folder)
         held.set()
         release.wait(60)
@@ -146,8 +146,8 @@ def test_status_follows_the_files(tmp_path: Path):
     assert (state.status, state.attempts, state.ended) == ("running", 1, False)
     assert f"process {process.pid} on " in state.message
     with (
-        pytest.raises(MemberBusy, match=f"is being run by process {process.pid}"),
-        MemberLock(tmp_path),
+        pytest.raises(Busy, match=f"is being run by process {process.pid}"),
+        member_lock(tmp_path),
     ):
         pass
     (tmp_path / "log.txt").write_text("first\n\nthe last words\n")
@@ -158,7 +158,7 @@ def test_status_follows_the_files(tmp_path: Path):
     assert "ended without a word" in state.message
     assert state.message.endswith("first\nthe last words")
 
-    with MemberLock(tmp_path):
+    with member_lock(tmp_path):
         begin_attempt(tmp_path)
         assert member_state(tmp_path).status == "running"
         end_attempt(tmp_path, "failed", "no such file", 1.5)
@@ -178,7 +178,7 @@ def test_status_follows_the_files(tmp_path: Path):
 
 
 def test_diverged_member_is_not_run_again(tmp_path: Path):
-    with MemberLock(tmp_path):
+    with member_lock(tmp_path):
         begin_attempt(tmp_path)
         end_attempt(tmp_path, "non-finite", "lower optimiser.learning_rate", 1.0)
     assert member_state(tmp_path).ended

@@ -1,6 +1,7 @@
 """A run: what a configuration builds, and the folder that its results go to.
 
 config.toml        the resolved configuration
+run.lock           locked while a process trains here
 checkpoints/       parameters, optimiser and best network so far; the same command resumes
 history.csv        energy, gradient norm and seconds of every step (and the penalty's kl and beta)
 evaluations.csv    the energy's error and the validation accuracy at every evaluation (the training
@@ -31,6 +32,7 @@ import optax
 from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
+from ._locks import hold_run
 from ._precision import check_precision
 from ._shards import Shards
 from ._threads import one_lapack_thread
@@ -113,7 +115,8 @@ def train_run(
     A stop signal is answered at the next step of training, at the next batch of the final energy,
     or after the stage before or between them.
 
-    **Raises:** `ConfigError` if the folder belongs to another configuration.
+    **Raises:** `ConfigError` if the folder belongs to another configuration; `Busy` (a
+    `ValueError`) if another process trains there.
     """
     folder = Path(folder)
     shards = None if mesh is None else Shards(mesh)
@@ -136,7 +139,7 @@ def train_run(
     penalty = configured_penalty(config)
     check_precision(config.train.precision)
     begun = time.perf_counter()
-    with StopSignals() as stop:
+    with contextlib.ExitStack() as held, StopSignals() as stop:
         problem = build_problem(config)
         report(describe_data(problem))
         hamiltonian = compile_loss(
@@ -150,7 +153,7 @@ def train_run(
             check_budget(config, problem, hamiltonian, kind, report)
         # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
         if first:
-            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold_run(folder, report))
             write_text(folder / "config.toml", config.to_toml())
         if agree_to_stop(stop, shards):
             result = _interrupted(stop, "before training")
@@ -173,11 +176,11 @@ def train_run(
                 result["classical"] = _classical(
                     config, problem, hamiltonian, trained, folder, report
                 )
-    result["total_seconds"] = time.perf_counter() - begun
-    if not first:
-        return result
-    # Last, because a finished result ends the run.
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+        result["total_seconds"] = time.perf_counter() - begun
+        if not first:
+            return result
+        # Last, because a finished result ends the run.
+        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     if result["status"] != "finished":
         report(result["message"])
         return result

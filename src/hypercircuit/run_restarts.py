@@ -1,6 +1,7 @@
 """A study of restarts: the success probability against depth, as a folder that can be resumed.
 
 config.toml            the resolved configuration
+run.lock               locked while a process is at work here
 depth<D>/restarts.npz  the restarts of one depth as they end; the same command goes on from them
 restarts.npz           depths; energies, gradient norms, iterations and status by depth and restart;
                        the minimum, a network that attains it, and the weights of the loss
@@ -22,6 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
+from ._locks import hold_run
 from ._precision import check_precision
 from ._shards import Shards
 from ._versions import versions
@@ -58,7 +60,8 @@ def restarts_run(
     of them call this, and process 0 writes and reports.
 
     **Raises:** `ConfigError` if the folder belongs to another configuration or to a training run,
-    or if the loss is compiled too roughly for the success distance; `ValueError` above 24 qubits.
+    or if the loss is compiled too roughly for the success distance; `ValueError` above 24 qubits,
+    and `Busy`, which is one, if another process is at work in the folder.
     """
     folder = Path(folder)
     shards = None if mesh is None else Shards(mesh)
@@ -86,7 +89,7 @@ def restarts_run(
     _refuse_unused(config)
     problem = build_problem(config)
     check_statevector(problem.network.n_qubits)
-    dtype = check_precision(np.dtype(config.train.precision))
+    check_precision(config.train.precision)
     report(describe_data(problem))
     hamiltonian = compile_loss(
         problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
@@ -99,9 +102,18 @@ def restarts_run(
             f"restarts.success_distance={settings.success_distance:g}; set "
             f"loss.tolerance={settings.success_distance / 100:g}"
         )
-    if first:
-        folder.mkdir(parents=True, exist_ok=True)
+    if not first:
+        return _carry_out(config, hamiltonian, folder, report, mesh)
+    with hold_run(folder, report):
         write_text(folder / "config.toml", config.to_toml())
+        return _carry_out(config, hamiltonian, folder, report, mesh)
+
+
+def _carry_out(
+    config: Config, hamiltonian: LossHamiltonian, folder: Path, report: Report, mesh: Mesh | None
+) -> dict[str, Any]:
+    """The restarts at every depth, their files and figures."""
+    settings, first = config.restarts, mesh is None or Shards(mesh).first
     depths = sorted({1, *settings.depths})
     if 1 not in settings.depths:
         report("depth 1, the product state, is added: it belongs beside every other depth")
@@ -126,7 +138,7 @@ def restarts_run(
             gradient_norm=settings.gradient_norm,
             batch=settings.batch,
             init=config.circuit.init,
-            dtype=dtype,
+            dtype=np.dtype(config.train.precision),
             folder=folder / f"depth{depth}",
             progress=Progress(enabled=first),
             mesh=mesh,
@@ -150,7 +162,7 @@ def restarts_run(
             _save(folder, hamiltonian, found, config)
             plot_success(result["rows"], folder / "success.png")
         # Last, because a finished result ends the study.
-        write_text(result_file, json.dumps(result, indent=2) + "\n")
+        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     report(table(result["rows"]))
     report(result["message"] or f"results in {folder}")
     return result

@@ -25,11 +25,11 @@ from .cluster import (
     NoSlurm,
     QueuedJob,
     Submission,
-    SubmissionLock,
     array_text,
     endings,
     queued_jobs,
     read_submissions,
+    submission_lock,
     submit_script,
     write_submission,
 )
@@ -267,7 +267,7 @@ def submit_folder(
     if not (folder / "sweep.json").exists():
         _config_of(folder, ())
     made = []
-    with SubmissionLock(folder):
+    with submission_lock(folder):
         plan = plan_jobs(folder, overrides=overrides, command=command)
         for job in plan.jobs:
             number = submit_script(job.script, folder)

@@ -26,6 +26,7 @@ from typing import Any
 import jax
 
 from ._files import write_text
+from ._locks import Busy
 from ._versions import package_versions
 from .config import Config, ConfigError, load_config
 from .config.values import to_text
@@ -34,11 +35,10 @@ from .run import train_run
 from .study.grid import Axis, combine, member_folders
 from .study.members import (
     STATUSES,
-    MemberBusy,
-    MemberLock,
     MemberState,
     begin_attempt,
     end_attempt,
+    member_lock,
     member_state,
     with_tail,
 )
@@ -243,7 +243,7 @@ def run_member(folder: str | os.PathLike[str], number: int) -> str:
     What it prints goes to its `log.txt`. A run that has an answer is left alone. An error ends with
     the status "failed", its text in `outcome.json`.
 
-    **Raises:** `ConfigError` for a number that the sweep does not have, `MemberBusy` if another
+    **Raises:** `ConfigError` for a number that the sweep does not have, `Busy` if another
     process runs the member.
     """
     members = read_sweep(folder)
@@ -253,7 +253,7 @@ def run_member(folder: str | os.PathLike[str], number: int) -> str:
             f"status {folder}`"
         )
     member = members[number]
-    with StopSignals() as stop, MemberLock(member.folder):
+    with StopSignals() as stop, member_lock(member.folder):
         before = member_state(member.folder, held=True)
         if before.ended:
             return before.status
@@ -357,7 +357,7 @@ def _end(member: Member, end: JobEnd, stop: StopSignals) -> str:
     state = member.state()
     if state.status in ("killed", "waiting") and not (stop.requested and state.attempts == 0):
         # Nobody else noted it: a member that is waiting died before it began.
-        with contextlib.suppress(MemberBusy), MemberLock(member.folder):
+        with contextlib.suppress(Busy), member_lock(member.folder):
             message = with_tail(end.describe(), member.folder)
             end_attempt(member.folder, "killed" if end.code < 0 else "failed", message, end.seconds)
         state = member.state()

@@ -10,8 +10,8 @@ from .queue import (
 )
 from .records import (
     Submission as Submission,
-    SubmissionLock as SubmissionLock,
     read_submissions as read_submissions,
+    submission_lock as submission_lock,
     write_submission as write_submission,
 )
 from .script import JobScript as JobScript, array_text as array_text

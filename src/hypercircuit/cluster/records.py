@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from .._files import write_text
+from .._locks import FileLock
 
 FOLDER = "slurm"
 
@@ -40,41 +39,14 @@ class Submission:
     offset: int = 0
 
 
-class SubmissionLock:
+def submission_lock(folder: Path) -> FileLock:
     """Nobody else submits jobs of this folder for the length of the block.
 
-    **Raises:** on entry `ValueError` if another process does.
+    **Raises:** on entry `Busy` if another process does, `NoLocks` where the file system has no
+    locks.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FOLDER / "submission.lock"
-        self._file: int | None = None
-
-    def __enter__(self) -> SubmissionLock:
-        import fcntl  # Windows has none, and no Slurm
-
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(file)
-            raise ValueError(
-                f"{self._path} cannot be locked ({error}): another process submits jobs of this "
-                "folder, or the file system has no locks; try again when it has ended"
-            ) from error
-        self._file = file
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            os.close(self._file)
-        self._file = None
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / FOLDER / "submission.lock", f"jobs of {folder} are being submitted")
 
 
 def write_submission(folder: Path, submission: Submission) -> None:

@@ -21,9 +21,8 @@ from .extrapolate import Extrapolation as Extrapolation, extrapolate as extrapol
 from .grid import Axis as Axis, combine as combine, parse_axis as parse_axis
 from .ground_state import GroundState as GroundState, minimise as minimise
 from .members import (
-    MemberBusy as MemberBusy,
-    MemberLock as MemberLock,
     MemberState as MemberState,
+    member_lock as member_lock,
     member_state as member_state,
 )
 from .operator_plots import (

@@ -27,23 +27,18 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from .._files import write_text
+from .._locks import FileLock, is_locked
 
 #: Statuses of members whose run has an answer: they are not run again.
 ENDED = ("finished", "non-finite")
 STATUSES = ("finished", "running", "waiting", "interrupted", "non-finite", "failed", "killed")
-_TRIES, _PAUSE = 20, 0.1
-
-
-class MemberBusy(ValueError):
-    """Another process runs the member."""
+_LOCK = "member.lock"
 
 
 @dataclass(frozen=True)
@@ -69,71 +64,13 @@ class MemberState:
         return self.status in ENDED
 
 
-class MemberLock:
-    """Hold a member while its run lasts: a context manager.
+def member_lock(folder: Path) -> FileLock:
+    """To hold a member while its run lasts.
 
-    **Raises:** on entry `MemberBusy` if another process holds it, `ValueError` where the file
-    system has no locks.
+    **Raises:** on entry `Busy` if another process holds it, `NoLocks` where the file system has no
+    locks.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "member.lock"
-        self._file: int | None = None
-
-    def __enter__(self) -> MemberLock:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            for tried in range(_TRIES):
-                if _lock(self._path, file, exclusive=True):
-                    break
-                if tried == _TRIES - 1:  # whoever only looks is gone long before
-                    raise MemberBusy(
-                        f"{self._path.parent} is being run by {_who(self._path.parent)}; wait for "
-                        "its end"
-                    )
-                time.sleep(_PAUSE)
-        except BaseException:
-            os.close(file)
-            raise
-        self._file = file
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            os.close(self._file)
-        self._file = None
-
-
-def _lock(path: Path, file: int, *, exclusive: bool) -> bool:
-    import fcntl  # Windows has none, and needs none for anything but a sweep
-
-    how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be locked ({error}); put the sweep on a file system with locks"
-        ) from error
-    return True
-
-
-def _is_locked(folder: Path) -> bool:
-    path = folder / "member.lock"
-    try:
-        file = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _lock(path, file, exclusive=False)
-    finally:
-        os.close(file)
+    return FileLock(folder / _LOCK, f"{folder} is being run")
 
 
 def _who(folder: Path) -> str:
@@ -166,7 +103,7 @@ def end_attempt(folder: Path, status: str, message: str, seconds: float) -> None
 
 def member_state(folder: Path, *, held: bool = False) -> MemberState:
     """What a member's files say now; `held` if this process has its lock."""
-    locked = not held and _is_locked(folder)
+    locked = not held and is_locked(folder / _LOCK)
     outcome, attempt = _read(folder / "outcome.json"), _read(folder / "attempt.json")
     attempts, step = attempt.get("attempt", 0), _last_step(folder)
     result = _read(folder / "result.json")
