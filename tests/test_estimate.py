@@ -15,6 +15,7 @@ from hypercircuit.cluster.cost import (
     Estimate,
     Sizes,
     Stage,
+    exchange_seconds,
     extrapolate,
     measured_sizes,
     start_flops,
@@ -109,6 +110,19 @@ def test_suggestion():
     assert json.loads(json.dumps(found.to_dict()))["seconds"] == pytest.approx(240)
 
 
+def test_processes_of_a_node_need_their_memory_together():
+    stages = (
+        Stage("steps", "N", 100, 0.2, 2.0**30, "measured"),
+        Stage("exchange", "N", 100, exchange_seconds(4e6), 2.0**30, "assumed"),
+    )
+    found = Estimate(stages, 2.0**30, 2.0**20, 1e9, 5e9, "cpu", 2, 4, 2)
+    assert found.seconds_per_step == pytest.approx(0.2 + 0.001 + 0.08)
+    assert found.suggested_bytes == 3 * 2**30
+    text = found.describe()
+    assert "peak 1.00 GiB in each of 4 processes" in text
+    assert "--mem=3072M (1.5 x the peak, 2 processes on a node)" in text
+
+
 def command(*words: str, cwd: Path) -> str:
     hidden = {"HYPERCIRCUIT_COMPILE_CACHE": "off", "JAX_ENABLE_X64": "0"}
     done = subprocess.run(
@@ -152,8 +166,15 @@ def test_a_run_takes_what_was_estimated_within_a_factor_of_two(tmp_path: Path, s
     assert 0.5 < steps / step < 2
 
 
-def test_bad_numbers_are_refused(capsys: pytest.CaptureFixture[str]):
+def test_bad_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["estimate", "--steps", "0"]) == 2
     assert "steps must be at least 1, got 0" in capsys.readouterr().err
     assert main(["estimate", "--budget", "0"]) == 2
     assert "budget must be above 0 seconds, got 0" in capsys.readouterr().err
+    assert main(["estimate", "--processes", "0"]) == 2
+    assert "processes must be at least 1, got 0" in capsys.readouterr().err
+    (tmp_path / "small.toml").write_text(SMALL)
+    words = [str(tmp_path / "small.toml"), "--set", "train.batch_size=0"]
+    words += ["--set", "energy.kind=statevector", "--set", "slurm.processes=2"]
+    assert main(["estimate", *words]) == 2
+    assert "trains in one process" in capsys.readouterr().err

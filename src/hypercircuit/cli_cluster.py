@@ -44,6 +44,9 @@ def add_cluster_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
         metavar="SECONDS",
         help="for timing steps, compiling not counted (default: 20)",
     )
+    estimate.add_argument(
+        "--processes", type=int, metavar="K", help="of the run (default: slurm.processes)"
+    )
     estimate.add_argument("--json", action="store_true", help="print the estimate as JSON")
     estimate.set_defaults(run=_estimate)
 
@@ -60,7 +63,13 @@ def _doctor(options: argparse.Namespace) -> int:
 def _estimate(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.settings, options.profile)
     with jax.enable_x64(config.train.precision == "float64"):
-        found = estimate_run(config, steps=options.steps, budget=options.budget, report=_report)
+        found = estimate_run(
+            config,
+            steps=options.steps,
+            budget=options.budget,
+            processes=options.processes,
+            report=_report,
+        )
     print(json.dumps(found.to_dict(), indent=2) if options.json else found.describe())
     return 0
 

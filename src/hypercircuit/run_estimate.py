@@ -28,6 +28,7 @@ from .cluster.cost import (
     Estimate,
     Sizes,
     Stage,
+    exchange_seconds,
     extrapolate,
     measured_sizes,
     start_flops,
@@ -52,6 +53,7 @@ from .methods import (
     Report,
     born_state,
     check_budget,
+    check_shared,
     configured_contraction,
     configured_energy,
     configured_optimiser,
@@ -88,16 +90,19 @@ def estimate_run(
     *,
     steps: int | None = None,
     budget: float = 20.0,
+    processes: int | None = None,
     report: Report = print,
 ) -> Estimate:
-    """What `hypercircuit train` of a configuration will take on this machine, in one process on one
-    device.
+    """What `hypercircuit train` of a configuration will take on machines like this one.
+
+    A run of several processes is measured by the share of one of them, on its first device.
 
     **Arguments:**
 
     - `steps`: instead of train.steps, at least 1.
     - `budget`: seconds for the timed repeats of the step, above 0; a stage that might take longer
       is measured with fewer examples. Compiling and `state.diagnostics` come on top.
+    - `processes`: of the run, with one device each; None takes `slurm.processes`.
 
     **Raises:** `ValueError` for other numbers, and what a run refuses.
     """
@@ -105,6 +110,11 @@ def estimate_run(
         raise ValueError(f"steps must be at least 1, got {steps}; leave it out for train.steps")
     if not budget > 0:
         raise ValueError(f"budget must be above 0 seconds, got {budget:g}; the default is 20")
+    processes = config.slurm.processes if processes is None else processes
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}; leave it out for one")
+    if processes > 1:
+        check_shared(config)
     steps = config.train.steps if steps is None else steps
     check_precision(config.train.precision)
     stages = [_stage("start", "Python and imports", 1, _process_seconds(), "measured")]
@@ -122,33 +132,40 @@ def estimate_run(
     report(f"measuring, at most about {budget:g} s of steps and what they take to compile")
 
     complete = isinstance(kind, (MPO, Statevector))
-    full = n if complete else sizes.batch
+    batch = sizes.batch
+    sizes = dataclasses.replace(sizes, batch=-(-batch // processes))
+    full, share = (n, n) if complete else (batch, sizes.batch)
     flops = step_flops(name, sizes)
-    wanted = measured_sizes(full, max(start_flops(name, sizes), flops), budget)
+    wanted = measured_sizes(share, max(start_flops(name, sizes), flops), budget)
     found = [_measure(config, problem, hamiltonian, kind, m, full, budget) for m in wanted]
-    law = _Measured(*(extrapolate(wanted, column, full) for column in zip(*found, strict=True)))
-    how = "measured" if wanted == (full,) else f"extrapolated from {wanted[0]} and {wanted[1]}"
+    law = _Measured(*(extrapolate(wanted, column, share) for column in zip(*found, strict=True)))
+    how = "measured" if wanted == (share,) else f"extrapolated from {wanted[0]} and {wanted[1]}"
     evaluations = -(-steps // config.train.evaluate_every)
     of = f"{sizes.n_qubits} qubits, {name}, {sizes.batch} examples"
+    check = -(-config.energy.check_examples // processes)
     stages += [
         _stage("preparation", f"{n} examples", 1, law.prepare, how),
         _stage("compile", of, 1, law.compile, how),
         _stage("steps", of, steps, law.step, how),
         _stage(
             "first evaluation",
-            f"{config.energy.check_examples} examples checked",
+            f"{check} examples checked",
             1,
             law.evaluate_first,
             how,
         ),
     ]
     if evaluations > 1:
-        words = f"{config.energy.check_examples} examples checked"
+        words = f"{check} examples checked"
         stages.append(_stage("evaluations", words, evaluations - 1, law.evaluate, how))
+    if processes > 1:
+        seconds = exchange_seconds(sizes.n_params * np.dtype(config.train.precision).itemsize)
+        words = f"gradient of {processes} processes"
+        stages.append(_stage("exchange", words, steps, seconds, "assumed"))
     saves = steps // config.train.checkpoint_every + 1
     stages.append(_stage("checkpoints", f"{sizes.n_params} angles", saves, law.save, how))
     stages.append(_decoding(config, problem))
-    stages += _final(config, problem, hamiltonian, sizes, law, budget)
+    stages += _final(config, problem, hamiltonian, sizes, law, budget, processes)
     if isinstance(kind, MPO):
         words = "as long as one compression"
         stages.append(_stage("classical search", words, 1, law.prepare, "assumed"))
@@ -165,6 +182,8 @@ def estimate_run(
         rate=flops / law.step,
         device=jax.devices()[0].device_kind,
         cores=CPULimit.of_process().usable,
+        processes=processes,
+        processes_per_node=-(-processes // max(1, config.slurm.nodes)),
     )
 
 
@@ -326,8 +345,9 @@ def _final(
     sizes: Sizes,
     law: _Measured,
     budget: float,
+    processes: int,
 ) -> list[Stage]:
-    """The energy of the end."""
+    """The energy of the end, whose batches the processes share out."""
     n = min(config.decode.final_examples or hamiltonian.n_examples, hamiltonian.n_examples)
     circuit: Any = problem.circuit
     params = _params(config, problem)
@@ -354,7 +374,7 @@ def _final(
     found = [_final_batch(kind, hamiltonian, circuit, params, m) for m in wanted]
     first, each = (extrapolate(wanted, column, size) for column in zip(*found, strict=True))
     how = "measured" if len(wanted) == 1 else f"extrapolated from {wanted[0]} and {wanted[1]}"
-    words, batches = f"{size} examples each", -(-n // size)
+    words, batches = f"{size} examples each", -(-n // (size * processes))
     return [
         _stage("final, compile", words, 1, max(0.0, first - each), how),
         _stage("final energy", words, batches, each, how),

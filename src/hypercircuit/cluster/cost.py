@@ -19,10 +19,16 @@ number m of examples, ``seconds(m) = a + b m``, which two measurements determine
 
     seconds = start + data and loss + preparation + compilation + steps x step
               + evaluations x evaluation + checkpoints x checkpoint + decoding + final energy
+              + steps x exchange, of several processes
     bytes   = high-water mark of the measured stages + (what XLA plans for the full step
               - what it planned for the largest step that was carried out)
 
-Suggested are `MEMORY_MARGIN` times the bytes, and `TIME_MARGIN` times the seconds and a minute.
+Of K processes each has ceil(B / K) examples of a step and of a batch of the final energy, and they
+exchange the gradient after every step: ``EXCHANGE_SECONDS + 2 bytes / EXCHANGE_RATE``, assumed. All
+the rest is process 0's.
+
+Suggested are `MEMORY_MARGIN` times the bytes for every process of a node, and `TIME_MARGIN` times
+the seconds and a minute.
 """
 
 from __future__ import annotations
@@ -34,6 +40,8 @@ from collections.abc import Callable, Sequence
 #: Operations per second that any machine reaches in these kernels.
 SLOW_RATE = 2e8
 MEMORY_MARGIN, TIME_MARGIN = 1.5, 1.5
+#: Bytes per second between processes, and seconds of waiting: Ethernet of 1 Gbit/s, without tuning.
+EXCHANGE_RATE, EXCHANGE_SECONDS = 1e8, 1e-3
 _GIB = 2**30
 
 
@@ -122,6 +130,11 @@ def start_flops(kind: str, sizes: Sizes) -> float:
     return START_FLOPS[kind](sizes) if kind in START_FLOPS else 0.0
 
 
+def exchange_seconds(n_bytes: float) -> float:
+    """To sum a gradient of that size over processes."""
+    return EXCHANGE_SECONDS + 2 * n_bytes / EXCHANGE_RATE
+
+
 def measured_sizes(full: int, flops: float, budget: float) -> tuple[int, ...]:
     """Of how many examples to measure a stage that has `flops` for `full` of them.
 
@@ -175,9 +188,10 @@ class Estimate:
     **Attributes:**
 
     - `stages`: of the run, in order.
-    - `peak_bytes`: of the process; `device_bytes`: that XLA plans for a step, on the device.
+    - `peak_bytes`: of a process; `device_bytes`: that XLA plans for a step, on the device.
     - `flops`: of one step, by the formulas, and `rate`: operations per second that were reached.
     - `cores`: that the measurements had.
+    - `processes`: of the run, and `processes_per_node`.
     """
 
     stages: tuple[Stage, ...]
@@ -187,6 +201,8 @@ class Estimate:
     rate: float
     device: str
     cores: int
+    processes: int = 1
+    processes_per_node: int = 1
 
     @property
     def seconds(self) -> float:
@@ -195,13 +211,15 @@ class Estimate:
 
     @property
     def seconds_per_step(self) -> float:
-        """Of one step, without evaluations."""
-        return next(stage.seconds_each for stage in self.stages if stage.name == "steps")
+        """Of one step with its exchange, without evaluations."""
+        own = ("steps", "exchange")
+        return sum(stage.seconds_each for stage in self.stages if stage.name in own)
 
     @property
     def suggested_bytes(self) -> int:
-        """Memory to ask for, in halves of GiB."""
-        return math.ceil(MEMORY_MARGIN * self.peak_bytes / (_GIB / 2)) * (_GIB // 2)
+        """Memory of a node to ask for, in halves of GiB."""
+        peak = self.processes_per_node * self.peak_bytes
+        return math.ceil(MEMORY_MARGIN * peak / (_GIB / 2)) * (_GIB // 2)
 
     @property
     def suggested_minutes(self) -> int:
@@ -212,22 +230,26 @@ class Estimate:
         """A table of the stages, and the suggestion as options of sbatch."""
         width = max(len(stage.inputs) for stage in self.stages)
         lines = [
-            f"{'stage':<16}{'of':<{width}}{'times':>8}{'s each':>10}{'s':>10}{'GiB':>7}  found"
+            f"{'stage':<18}{'of':<{width}}{'times':>8}{'s each':>10}{'s':>10}{'GiB':>7}  found"
         ]
         lines += [
-            f"{stage.name:<16}{stage.inputs:<{width}}{stage.count:>8}{stage.seconds_each:>10.3g}"
+            f"{stage.name:<18}{stage.inputs:<{width}}{stage.count:>8}{stage.seconds_each:>10.3g}"
             f"{stage.seconds:>10.1f}{stage.bytes / _GIB:>7.2f}  {stage.how}"
             for stage in self.stages
         ]
         hours, minutes = divmod(self.suggested_minutes, 60)
+        each, node = "", ""
+        if self.processes > 1:
+            each = f" in each of {self.processes} processes"
+            node = f", {self.processes_per_node} processes on a node"
         lines += [
             f"a step: {self.flops:.2g} operations by the formulas of cluster/cost.py, "
             f"{self.rate / 1e9:.2g} GFLOP/s on {self.cores} cores ({self.device}); XLA plans "
             f"{self.device_bytes / _GIB:.2f} GiB for it",
             f"the run: {self.seconds:.0f} s = the sum of times x seconds each; peak "
-            f"{self.peak_bytes / _GIB:.2f} GiB",
+            f"{self.peak_bytes / _GIB:.2f} GiB{each}",
             f"suggested: --time={hours}:{minutes:02d}:00 ({TIME_MARGIN:g} x the seconds + 60 s) "
-            f"--mem={self.suggested_bytes // 2**20}M ({MEMORY_MARGIN:g} x the peak)",
+            f"--mem={self.suggested_bytes // 2**20}M ({MEMORY_MARGIN:g} x the peak{node})",
         ]
         return "\n".join(lines)
 
@@ -244,6 +266,8 @@ class Estimate:
             "flops_per_second": self.rate,
             "device": self.device,
             "cores": self.cores,
+            "processes": self.processes,
+            "processes_per_node": self.processes_per_node,
             "suggested_bytes": self.suggested_bytes,
             "suggested_minutes": self.suggested_minutes,
         }
