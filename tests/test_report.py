@@ -1,6 +1,5 @@
 """Pages about runs and sweeps: their structure, their numbers, and how a browser shows them."""
 
-import itertools
 import json
 import math
 import re
@@ -19,8 +18,6 @@ from hypercircuit.config import ConfigError, load_config
 from hypercircuit.problem import build_problem
 from hypercircuit.run_report import ReportSettings, report_run
 from hypercircuit.run_sweep import plan_sweep, write_sweep
-from hypercircuit.state.chain import from_tensors
-from hypercircuit.state.diagnostics import entanglement
 from hypercircuit.study.grid import parse_axis
 from hypercircuit.study.members import end_attempt
 from hypercircuit.study.report.curves import thin
@@ -255,25 +252,6 @@ def test_thinning_keeps_ends_and_extremes():
         assert np.nanmax(y[own]) == np.nanmax(y[part])
         assert np.nanmin(y[own]) == np.nanmin(y[part])
     assert thin(np.arange(5), y[:5], 600).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_entropies_are_those_of_the_whole_state():
-    rng = np.random.default_rng(1)
-    bonds = (1, 2, 3, 5, 2, 1)
-    tensors = [
-        rng.normal(size=(left, 2, right)) + 1j * rng.normal(size=(left, 2, right))
-        for left, right in itertools.pairwise(bonds)
-    ]
-    whole = np.ones((1, 1))
-    for tensor in tensors:
-        whole = np.tensordot(whole, tensor, axes=1).reshape(-1, tensor.shape[2])
-    found = entanglement(from_tensors(tensors)).entropy
-    assert len(found) == 4
-    for cut, entropy in enumerate(found, 1):
-        values = np.linalg.svd(whole.reshape(2**cut, -1), compute_uv=False)
-        weights = values**2 / np.sum(values**2)
-        weights = weights[weights > 1e-15]
-        assert entropy == pytest.approx(-np.sum(weights * np.log(weights)), abs=1e-10)
 
 
 @pytest.mark.parametrize(

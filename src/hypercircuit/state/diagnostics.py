@@ -2,7 +2,8 @@
 
 entanglement        Schmidt values s_k of every bond, and -sum_k s_k^2 log s_k^2 in nats
 correlation length  from the decay of the connected correlations <ZZ> with the distance
-mutual information  of measured architecture qubits and every other measured qubit, in nats
+mutual information  of measured architecture qubits, all together or one by one, and every other
+                    measured qubit, in nats
 
 All of it is computed on the host or in one pass, outside of any training step.
 """
@@ -128,6 +129,38 @@ def mutual_information(state: State, sites: Sequence[int]) -> Float[np.ndarray, 
     return np.maximum(_binary_entropy(whole) - weights @ _binary_entropy(ones), 0)
 
 
+def pair_information(
+    state: State, sites: Sequence[int], distances: int = 32
+) -> Float[np.ndarray, " n_qubits"]:
+    """The largest mutual information that a measured qubit has with one of some others, in nats.
+
+    For one of `sites` itself it is that qubit's own entropy.
+
+    **Arguments:**
+
+    - `sites`: any number, anywhere.
+    - `distances`: pairs further apart than this are left out.
+    """
+    mps = state if isinstance(state, ChainMPS) else from_tensors(state.tensors())
+    reach = min(distances, mps.n_qubits - 1)
+    ones, _, covariances = jax.jit(chain_moments.pair_covariances, static_argnums=1)(mps, reach)
+    p, chosen = np.asarray(ones, np.float64), np.zeros(mps.n_qubits, bool)
+    chosen[list(sites)] = True
+    found = np.where(chosen, _binary_entropy(p), 0.0)
+    for gap, row in enumerate(np.asarray(covariances, np.float64), 1):
+        first, second, joint = p[:-gap], p[gap:], row[gap:] + p[:-gap] * p[gap:]
+        four = np.stack([joint, first - joint, second - joint, 1 - first - second + joint])
+        four = np.clip(four, 0, 1)
+        shared = _binary_entropy(first) + _binary_entropy(second) - _entropy(four)
+        sides = (found[:-gap], chosen[:-gap]), (found[gap:], chosen[gap:])
+        for (here, own), (_, other) in (sides, sides[::-1]):
+            np.maximum(here, np.where(other & ~own, shared, 0.0), out=here)
+    return found
+
+
+def _entropy(chances: np.ndarray) -> np.ndarray:
+    return -(chances * np.log(np.where(chances > 0, chances, 1))).sum(0)
+
+
 def _binary_entropy(p: np.ndarray) -> np.ndarray:
-    both = np.stack([p, 1 - p])
-    return -(both * np.log(np.where(both > 0, both, 1))).sum(0)
+    return _entropy(np.stack([p, 1 - p]))

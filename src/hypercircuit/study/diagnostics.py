@@ -17,15 +17,17 @@ import jax
 import numpy as np
 
 from .._types import Angles
+from ..bnn import Network
 from ..circuit import Ansatz, Chain, Graph, Noisy, Truncated
 from ..energy import Cumulant, EnergyKind, Exact, Sampled, SampledEnergy, why_not_exact
 from ..hamiltonian import LossHamiltonian
-from ..state import ChainMPS, prepare_state
+from ..state import ChainMPS, State, prepare_state
 from ..state.diagnostics import (
     MOST_MEASURED,
     correlation_decay,
     entanglement,
     mutual_information,
+    pair_information,
 )
 
 #: Exact bonds up to this are evaluated for comparison.
@@ -41,8 +43,8 @@ class Diagnostics:
 
     - `numbers`: a few of them, for result.json.
     - `arrays`: the profiles, for an npz file: `entropy` (nats) and `spectrum` by bond,
-      `correlations` by distance, `discarded` by layer and bond, `mutual_information` (nats) by
-      choice and qubit.
+      `correlations` by distance, `discarded` by layer and bond, `mutual_information` (nats) of
+      architecture qubits and every qubit.
     """
 
     numbers: dict[str, Any]
@@ -87,18 +89,7 @@ def diagnose(
         "spectrum": found.spectrum,
         "correlations": decay.profile,
     }
-    sites = sorted(map(int, hamiltonian.network.global_sites))
-    if 1 <= len(sites) <= MOST_MEASURED:
-        shared = mutual_information(state, sites)
-        others = np.delete(np.arange(len(shared)), sites)
-        arrays["mutual_information"] = shared
-        numbers["architecture_sites"] = sites
-        numbers["max_mutual_information"] = float(shared[others].max(initial=0.0))
-        numbers["sum_mutual_information"] = float(shared[others].sum())
-        # A pure state's two parts share twice the entropy of the cut between them.
-        cut = len(sites) - 1 if sites[0] == 0 else sites[0] - 1
-        if 0 <= cut < len(found.entropy):
-            numbers["architecture_quantum_information"] = 2 * float(found.entropy[cut])
+    numbers |= _architecture(hamiltonian.network, state, arrays)
     if isinstance(circuit, Truncated):
         assert isinstance(state, ChainMPS)
         arrays["discarded"] = np.asarray(state.discarded, np.float64)
@@ -106,6 +97,40 @@ def diagnose(
         numbers["max_discarded_weight"] = float(arrays["discarded"].max(initial=0.0))
         numbers |= _truncation(hamiltonian, circuit, params, state, n_examples, seed)
     return Diagnostics(numbers, arrays)
+
+
+def _architecture(network: Network, state: State, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the architecture qubits share with the others, as numbers and in `arrays`.
+
+    The choices of the network and its layers are measured all together; those of neurons, which are
+    many and lie among their weights, one by one.
+    """
+    together = sorted(map(int, network.global_sites))
+    every = sorted(map(int, network.register.architecture))
+    if not every:
+        return {}
+    numbers: dict[str, Any] = {"architecture_sites": every}
+    shared = np.zeros(network.n_qubits)
+    single = sorted(set(every) - set(together))
+    if len(together) > MOST_MEASURED:
+        single, together = every, []
+    if together:
+        shared = mutual_information(state, together)
+        # A pure state's two parts share twice the entropy of the cut between them.
+        entropy, cut = arrays["entropy"], together[-1] if together[0] == 0 else together[0] - 1
+        if 0 <= cut < len(entropy):
+            numbers["architecture_quantum_information"] = 2 * float(entropy[cut])
+    if single:
+        shared = np.maximum(shared, pair_information(state, single))
+    numbers["architecture_measured"] = [
+        *(["choices of the network and its layers, together"] if together else []),
+        *(["qubits one by one, to a distance of 32 sites"] if single else []),
+    ]
+    others = np.delete(shared, every)
+    arrays["mutual_information"] = shared
+    numbers["max_mutual_information"] = float(others.max(initial=0.0))
+    numbers["sum_mutual_information"] = float(others.sum())
+    return numbers
 
 
 def _truncation(

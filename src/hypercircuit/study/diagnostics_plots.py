@@ -36,7 +36,7 @@ def plot_entropy(
     panels[1].set(
         xlabel="distance (sites)",
         ylabel="rms of <ZZ> - <Z><Z>",
-        title=f"Correlations, length {length:.2g} sites",
+        title="Correlations" + ("" if length is None else f", length {length:.2g} sites"),
     )
     if n_panels == 3:
         assert discarded is not None

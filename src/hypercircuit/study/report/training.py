@@ -765,6 +765,7 @@ def entanglement(
     shared = arrays.get("mutual_information")
     if shared is not None and shared.size:
         sites = np.arange(len(shared))
+        measured = " and ".join(numbers.get("architecture_measured", ["the architecture qubits"]))
         figures.append(
             page.figure(
                 functools.partial(
@@ -775,7 +776,8 @@ def entanglement(
                     zero=True,
                 ),
                 "Information shared with the architecture qubits",
-                "Of every measured qubit, in nats; for one of them its own entropy.",
+                "Of every measured qubit, in nats; for one of them its own entropy. Measured are "
+                f"{measured}.",
                 source=source,
                 columns={"site": sites, "mutual information (nats)": shared},
             )
