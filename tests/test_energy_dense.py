@@ -123,7 +123,7 @@ def test_gradient_in_single_precision():
     gradients = []
     for dtype in (np.float32, np.float64):
         prepared, batch = prepare(hamiltonian, Brickwork(4), dtype)
-        gradients.append(jax.grad(prepared)(jnp.asarray(params, dtype), batch))
+        gradients.append(jax.jit(jax.grad(prepared))(jnp.asarray(params, dtype), batch))
     np.testing.assert_allclose(*gradients, atol=3e-6)
 
 

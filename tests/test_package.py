@@ -21,6 +21,7 @@ README = ROOT / "README.md"
 ROOMS = (
     "_cores",
     "_files",
+    "_locks",
     "_hdf5",
     "_quimb",
     "_threads",

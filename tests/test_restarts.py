@@ -77,21 +77,21 @@ def test_starts_are_uniform_and_depend_on_seed_and_number_alone(hamiltonian):
 
 
 def test_batching_does_not_change_a_restart(hamiltonian, found: RestartResult):
+    again = restarts(
+        hamiltonian,
+        Brickwork(2),
+        n_restarts=12,
+        batch=5,
+        seed=3,
+        max_iterations=8,
+        progress=QUIET,
+    )
     for n_restarts, batch in ((4, 1), (7, 30)):
         other = restarts(
             hamiltonian,
             Brickwork(2),
             n_restarts=n_restarts,
             batch=batch,
-            seed=3,
-            max_iterations=8,
-            progress=QUIET,
-        )
-        again = restarts(
-            hamiltonian,
-            Brickwork(2),
-            n_restarts=12,
-            batch=5,
             seed=3,
             max_iterations=8,
             progress=QUIET,
