@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import shared_work
+from hypercircuit._run_lock import hold_run
 from hypercircuit._shards import Shards, device_mesh
 from hypercircuit.cli import main
 from hypercircuit.cluster import connect
@@ -138,19 +139,17 @@ def test_only_process_0_reports_and_writes(pair: Path, tmp_path: Path):
     assert {path.name for path in (pair / "run").iterdir()} == names
 
 
-@pytest.mark.slow
-def test_error_of_one_process_ends_both(tmp_path: Path):
-    """Process 0 cannot write the angles; neither waits for the other for ever."""
-    config, out = tmp_path / "config.toml", tmp_path / "run"
+def both(tmp_path: Path, out: Path) -> tuple[list[int], list[str]]:
+    """Train with two processes; their exit codes, and what they said."""
+    config = tmp_path / "config.toml"
     config.write_text(Config.from_dict(shared_work.RUN).to_toml())
-    (out / "angles.npz").mkdir(parents=True)
     address = f"127.0.0.1:{free_port()}"
     words = [sys.executable, "-m", "hypercircuit.cli", "train", config, "--out", out]
     more = ["--processes", "2", "--coordinator", address, "--process-id"]
     variables = os.environ | {"JAX_PLATFORMS": "cpu"}
-    running = []
-    for number in range(2):
-        with (tmp_path / f"said-{number}").open("wb") as file:
+    running, logs = [], [tmp_path / f"said-{number}" for number in range(2)]
+    for number, log in enumerate(logs):
+        with log.open("wb") as file:
             command = [*words, *more, str(number)]
             running.append(subprocess.Popen(command, env=variables, stdout=file, stderr=file))
     try:
@@ -159,11 +158,27 @@ def test_error_of_one_process_ends_both(tmp_path: Path):
         for process in running:
             process.kill()
             process.wait()
-    said = (tmp_path / "said-0").read_text()
+    return codes, [log.read_text() for log in logs]
+
+
+@pytest.mark.slow
+def test_error_of_one_process_ends_both(tmp_path: Path):
+    """Process 0 cannot write the angles; neither waits for the other for ever."""
+    (tmp_path / "run" / "angles.npz").mkdir(parents=True)
+    codes, said = both(tmp_path, tmp_path / "run")
     assert codes[0] == 2, said
-    assert "hypercircuit: " in said
-    assert "angles.npz" in said
+    assert "hypercircuit: " in said[0]
+    assert "angles.npz" in said[0]
     assert codes[1] != 0
+
+
+@pytest.mark.slow
+def test_folder_in_use_is_refused_by_both(tmp_path: Path):
+    with hold_run(tmp_path / "run", print):
+        codes, said = both(tmp_path, tmp_path / "run")
+    assert codes == [2, 2], said
+    for words in said:
+        assert f"run is in use by process {os.getpid()} on" in words
 
 
 def test_number_of_processes_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -21,6 +21,8 @@ from hypercircuit.cluster.cost import (
     start_flops,
     step_flops,
 )
+from hypercircuit.config import load_config
+from hypercircuit.run_estimate import estimate_run
 
 SIZES = Sizes(
     n_qubits=10,
@@ -113,14 +115,35 @@ def test_suggestion():
 def test_processes_of_a_node_need_their_memory_together():
     stages = (
         Stage("steps", "N", 100, 0.2, 2.0**30, "measured"),
-        Stage("exchange", "N", 100, exchange_seconds(4e6), 2.0**30, "assumed"),
+        Stage("exchange", "N", 100, exchange_seconds(4_000_000), 2.0**30, "assumed"),
     )
     found = Estimate(stages, 2.0**30, 2.0**20, 1e9, 5e9, "cpu", 2, 4, 2)
     assert found.seconds_per_step == pytest.approx(0.2 + 0.001 + 0.08)
     assert found.suggested_bytes == 3 * 2**30
     text = found.describe()
     assert "peak 1.00 GiB in each of 4 processes" in text
-    assert "--mem=3072M (1.5 x the peak, 2 processes on a node)" in text
+    assert "--mem=3072M (1.5 x the peak, of 2 processes on a node)" in text
+
+
+def test_processes_share_steps_and_the_final_energy_and_nothing_else(tmp_path: Path):
+    (tmp_path / "small.toml").write_text(SMALL)
+    words = ["train.batch_size=51", "decode.final_examples=300", "energy.check_examples=40"]
+    config = load_config(tmp_path / "small.toml", words)
+    alone, shared = (
+        {stage.name: stage for stage in estimate_run(config, budget=0.1, processes=k).stages}
+        for k in (1, 3)
+    )
+    assert alone["steps"].inputs == "14 qubits, cumulant, 51 examples"
+    assert shared["steps"].inputs == "14 qubits, cumulant, 17 examples"
+    # One process has batches of 200 and 100, three have one of 100 each.
+    assert (alone["final energy"].count, shared["final energy"].count) == (2, 1)
+    assert alone["final energy"].inputs == "200 examples each"
+    assert shared["final energy"].inputs == "100 examples each"
+    for name in ("first evaluation", "data and loss", "decoding"):
+        assert alone[name].inputs == shared[name].inputs
+    assert shared["first evaluation"].inputs == "40 examples checked"
+    assert shared.keys() - alone.keys() == {"exchange"}
+    assert shared["exchange"].count == 200
 
 
 def command(*words: str, cwd: Path) -> str:

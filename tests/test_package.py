@@ -27,6 +27,7 @@ ROOMS = (
     "_threads",
     "_precision",
     "_shards",
+    "_run_lock",
     "_types",
     "_versions",
     "data",

@@ -1,9 +1,6 @@
 """Runs: what a configuration builds, and what its folder holds."""
 
-import errno
-import fcntl
 import json
-import os
 import re
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import numpy as np
 import pytest
 
 import oracles
-from hypercircuit._locks import Busy, FileLock, hold_run
 from hypercircuit.cli import main
 from hypercircuit.config import Config, ConfigError, load_config
 from hypercircuit.problem import build_problem, load_splits
@@ -239,28 +235,6 @@ def test_wrong_run_does_not_take_the_folder(tmp_path: Path):
         with pytest.raises(ValueError, match=r"n_train must be at most the|name must be an optax"):
             train_run(config, folder, report=[].append)
         assert not folder.exists()
-
-
-def test_run_that_another_process_trains_is_refused(tmp_path: Path):
-    """Both commands are told apart by their locks; the refused one leaves all files as they are."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    with FileLock(folder / "run.lock", ""), pytest.raises(Busy) as refused:
-        train_run(changed(), folder)
-    assert f"{folder} is being trained by process {os.getpid()} on " in str(refused.value)
-    assert [path.name for path in folder.iterdir()] == ["run.lock"]
-
-
-def test_run_without_locks_goes_on_and_says_so(tmp_path: Path, monkeypatch):
-    def flock(file: int, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    said: list[str] = []
-    with hold_run(tmp_path / "run", said.append):
-        assert (tmp_path / "run").is_dir()
-    assert "run.lock cannot be locked ([Errno 37] No locks available)" in said[0]
-    assert "make sure that no other process trains there" in said[0]
 
 
 def test_training_examples_that_stand_in_are_not_called_validation(

@@ -1,15 +1,15 @@
 """Locks of files, which the kernel gives back however their holder ends.
 
-Also on another node of a cluster, if the file system has locks: NFS has, Lustre with `flock`.
+Between the nodes of a cluster they hold where the file system carries them: NFS does, Lustre when
+it is mounted with `flock`. With Lustre's `localflock` or NFS's `local_lock` every node has its own,
+and with NFS 3 the lock of a node that went down stays until it is back, or the file is removed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -22,7 +22,7 @@ class Busy(ValueError):
 
 
 class NoLocks(ValueError):
-    """The file system, or the operating system, has no locks."""
+    """The file system or the operating system has no locks, or the file cannot be opened."""
 
 
 class FileLock:
@@ -33,7 +33,7 @@ class FileLock:
     **Arguments:**
 
     - `path`: of the file, in a folder that exists.
-    - `doing`: what the holder does, for the message: "RUN is being trained".
+    - `doing`: what the holder does, for the message: "RUN is in use".
 
     **Raises:** on entry `Busy` if another process holds it, `NoLocks` where there are none.
     """
@@ -43,14 +43,19 @@ class FileLock:
         self._file: int | None = None
 
     def __enter__(self) -> FileLock:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError as error:
+            raise NoLocks(
+                f"{self._path} cannot be opened for writing ({error.strerror}); ask its owner for "
+                "the right to write, or take another folder"
+            ) from error
         try:
             for tried in range(_TRIES):
                 if _try(self._path, file, exclusive=True):
                     break
                 if tried == _TRIES - 1:
-                    holder = os.pread(file, 1024, 0).decode() or "another process"
-                    raise Busy(f"{self._doing} by {holder}; wait for its end")
+                    raise busy(self._doing, _holder(file))
                 time.sleep(_PAUSE)
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
@@ -71,19 +76,28 @@ class FileLock:
         self._file = None
 
 
-def is_locked(path: Path) -> bool:
-    """Whether another process, or another block of this one, holds the file's lock.
+def holder(path: Path) -> str | None:
+    """Which process, or other block of this one, holds the file's lock: "process PID on HOST".
 
     **Raises:** `NoLocks` where there are none.
     """
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        return None
     try:
-        return not _try(path, file, exclusive=False)
+        return None if _try(path, file, exclusive=False) else _holder(file)
     finally:
         os.close(file)
+
+
+def busy(doing: str, who: str) -> Busy:
+    """The error that says who holds a lock."""
+    return Busy(f"{doing} by {who}; wait for its end")
+
+
+def _holder(file: int) -> str:
+    return os.pread(file, 1024, 0).decode() or "another process"
 
 
 def _try(path: Path, file: int, *, exclusive: bool) -> bool:
@@ -101,20 +115,3 @@ def _try(path: Path, file: int, *, exclusive: bool) -> bool:
             f"{path} cannot be locked ({error}); put the folder on a file system with locks"
         ) from error
     return True
-
-
-@contextlib.contextmanager
-def hold_run(folder: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Make the folder of a run and hold it, so that no other process trains there meanwhile.
-
-    Where there are no locks the run goes on all the same, and says so.
-
-    **Raises:** `Busy` if another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(FileLock(folder / "run.lock", f"{folder} is being trained"))
-        except NoLocks as error:
-            report(f"{error}; make sure that no other process trains there")
-        yield

@@ -1,7 +1,7 @@
 """A run: what a configuration builds, and the folder that its results go to.
 
 config.toml        the resolved configuration
-run.lock           locked while a process trains here
+run.lock           held by the process that works here
 checkpoints/       parameters, optimiser and best network so far; the same command resumes
 history.csv        energy, gradient norm and seconds of every step (and the penalty's kl and beta)
 evaluations.csv    the energy's error and the validation accuracy at every evaluation (the training
@@ -32,8 +32,8 @@ import optax
 from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
-from ._locks import hold_run
 from ._precision import check_precision
+from ._run_lock import hold_run, refuse_held, run_holder, seen_by_first
 from ._shards import Shards
 from ._threads import one_lapack_thread
 from ._types import Angles
@@ -116,23 +116,24 @@ def train_run(
     or after the stage before or between them.
 
     **Raises:** `ConfigError` if the folder belongs to another configuration; `Busy` (a
-    `ValueError`) if another process trains there.
+    `ValueError`) if another process works there.
     """
     folder = Path(folder)
     shards = None if mesh is None else Shards(mesh)
     first = shards is None or shards.first
     if not first:
         report = silent
-    finished = _finished_result(folder, config)
+    finished, who = _finished_result(folder, config), run_holder(folder)
     if shards is not None:
         shards.check_same(
             f"the settings of the run and the state of {folder}",
-            f"{config.to_toml()}{finished is not None}".encode(),
+            f"{config.to_toml()}{finished is not None}{who}".encode(),
             SAME_COMMAND,
         )
     if finished is not None:
         report(f"{folder} holds a finished run; choose another --out to train again")
         return finished
+    refuse_held(folder, who)
     if shards is not None and shards.several_processes:
         check_shared(config)
     optimiser = configured_optimiser(config)
@@ -152,8 +153,13 @@ def train_run(
         if isinstance(kind, Contraction):
             check_budget(config, problem, hamiltonian, kind, report)
         # Only now: a folder is not taken by a run whose data or settings turned out to be wrong.
+        held.enter_context(hold_run(folder, report, shards))
+        # Another process may have been here while the data were read.
+        finished = seen_by_first(lambda: _finished_result(folder, config), shards)
+        if finished is not None:
+            report(f"{folder} holds a finished run by now")
+            return finished
         if first:
-            held.enter_context(hold_run(folder, report))
             write_text(folder / "config.toml", config.to_toml())
         if agree_to_stop(stop, shards):
             result = _interrupted(stop, "before training")

@@ -9,6 +9,7 @@ bonds.png, singular_values.png, error_bond.png, optima.png and, with a state, er
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,6 +24,7 @@ from jax.sharding import Mesh
 
 from ._files import write_text
 from ._precision import check_precision
+from ._run_lock import hold_run, refuse_held, run_holder
 from ._shards import Shards
 from ._versions import versions
 from .config import Config, ConfigError
@@ -114,11 +116,11 @@ def compile_run(
             "--state RUN, or set mpo.metric='uniform'"
         )
     trained = None if state is None else _read_state(config, Path(state))
-    finished = _finished(folder, config, trained)
+    finished, who = _finished(folder, config, trained), run_holder(folder)
     if shards is not None:
         shards.check_same(
             f"the settings of the operators and the state of {folder}",
-            f"{config.to_toml()}{trained and trained.digest}{finished is not None}".encode(),
+            f"{config.to_toml()}{trained and trained.digest}{finished is not None}{who}".encode(),
             SAME_COMMAND,
         )
     if finished is not None:
@@ -127,7 +129,8 @@ def compile_run(
         return finished
     dtype = check_precision(np.dtype(config.train.precision))
     begun = time.perf_counter()
-    with StopSignals() as stop:
+    refuse_held(folder, who)
+    with contextlib.ExitStack() as held, StopSignals() as stop:
         problem = build_problem(config)
         check_route(problem.network, problem.loss, settings.max_bond)
         report(describe_data(problem))
@@ -140,6 +143,7 @@ def compile_run(
                 f"the state in {trained.folder} has {len(trained.probabilities)} qubits, the "
                 f"network {hamiltonian.n_qubits}; name a run on inputs and classes of this number"
             )
+        held.enter_context(hold_run(folder, report, shards))
         main = _metric(config, trained)
         metrics = [main]
         if trained is not None:
@@ -274,7 +278,6 @@ def _operator(
         return found
     report(f"{found.describe()}, {found.seconds:.1f} s")
     # Only now: a folder is not taken by a loss that has no operator.
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.toml", config.to_toml())
     found.save(path, report=_errors(found, config, trained))
     return found

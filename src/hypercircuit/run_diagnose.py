@@ -51,8 +51,8 @@ def describe_diagnostics(numbers: dict[str, Any]) -> str:
     ]
     if "max_mutual_information" in numbers:
         lines.append(
-            "a qubit shares at most "
-            f"{numbers['max_mutual_information']:.2g} nats with the architecture qubits"
+            "the qubit that shares most with the architecture qubits shares "
+            f"{numbers['mutual_information_is']} {numbers['max_mutual_information']:.2g} nats"
         )
     if "discarded_weight" in numbers:
         lines.append(

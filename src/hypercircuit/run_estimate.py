@@ -95,7 +95,8 @@ def estimate_run(
 ) -> Estimate:
     """What `hypercircuit train` of a configuration will take on machines like this one.
 
-    A run of several processes is measured by the share of one of them, on its first device.
+    A run of several processes is measured by the share of one of them, on its first device; call
+    this with as many cores as one process will have.
 
     **Arguments:**
 
@@ -112,7 +113,9 @@ def estimate_run(
         raise ValueError(f"budget must be above 0 seconds, got {budget:g}; the default is 20")
     processes = config.slurm.processes if processes is None else processes
     if processes < 1:
-        raise ValueError(f"processes must be at least 1, got {processes}; leave it out for one")
+        raise ValueError(
+            f"processes must be at least 1, got {processes}; leave it out for slurm.processes"
+        )
     if processes > 1:
         check_shared(config)
     steps = config.train.steps if steps is None else steps
@@ -128,35 +131,32 @@ def estimate_run(
     kind = configured_energy(config, hamiltonian, problem.circuit, report)
     if isinstance(kind, Contraction):
         check_budget(config, problem, hamiltonian, kind, report)
-    name, sizes = _sizes(config, problem, hamiltonian, kind)
+    name, sizes = _sizes(config, problem, hamiltonian, kind, processes)
     report(f"measuring, at most about {budget:g} s of steps and what they take to compile")
 
     complete = isinstance(kind, (MPO, Statevector))
-    batch = sizes.batch
-    sizes = dataclasses.replace(sizes, batch=-(-batch // processes))
-    full, share = (n, n) if complete else (batch, sizes.batch)
+    full = n if complete else sizes.batch
     flops = step_flops(name, sizes)
-    wanted = measured_sizes(share, max(start_flops(name, sizes), flops), budget)
+    wanted = measured_sizes(full, max(start_flops(name, sizes), flops), budget)
     found = [_measure(config, problem, hamiltonian, kind, m, full, budget) for m in wanted]
-    law = _Measured(*(extrapolate(wanted, column, share) for column in zip(*found, strict=True)))
-    how = "measured" if wanted == (share,) else f"extrapolated from {wanted[0]} and {wanted[1]}"
+    law = _Measured(*(extrapolate(wanted, column, full) for column in zip(*found, strict=True)))
+    how = "measured" if wanted == (full,) else f"extrapolated from {wanted[0]} and {wanted[1]}"
     evaluations = -(-steps // config.train.evaluate_every)
     of = f"{sizes.n_qubits} qubits, {name}, {sizes.batch} examples"
-    check = -(-config.energy.check_examples // processes)
     stages += [
         _stage("preparation", f"{n} examples", 1, law.prepare, how),
         _stage("compile", of, 1, law.compile, how),
         _stage("steps", of, steps, law.step, how),
         _stage(
             "first evaluation",
-            f"{check} examples checked",
+            f"{config.energy.check_examples} examples checked",
             1,
             law.evaluate_first,
             how,
         ),
     ]
     if evaluations > 1:
-        words = f"{check} examples checked"
+        words = f"{config.energy.check_examples} examples checked"
         stages.append(_stage("evaluations", words, evaluations - 1, law.evaluate, how))
     if processes > 1:
         seconds = exchange_seconds(sizes.n_params * np.dtype(config.train.precision).itemsize)
@@ -184,6 +184,7 @@ def estimate_run(
         cores=CPULimit.of_process().usable,
         processes=processes,
         processes_per_node=-(-processes // max(1, config.slurm.nodes)),
+        slurm_cpus=config.slurm.cpus,
     )
 
 
@@ -197,9 +198,16 @@ def _doubled_bond(circuit: Ansatz) -> int:
 
 
 def _sizes(
-    config: Config, problem: Problem, hamiltonian: LossHamiltonian, kind: EnergyKind
+    config: Config,
+    problem: Problem,
+    hamiltonian: LossHamiltonian,
+    kind: EnergyKind,
+    processes: int,
 ) -> tuple[str, Sizes]:
-    """The kind of energy by its name in the configuration, and what its formula needs."""
+    """The kind of energy by its name in the configuration, and what its formula needs.
+
+    The batch is the share of one process.
+    """
     circuit, n = problem.circuit, hamiltonian.n_examples
     terms = getattr(hamiltonian.terms, "n_terms", None)
     part = problem.splits.train.x[: min(n, 1000)]
@@ -210,7 +218,7 @@ def _sizes(
         depth=1 if isinstance(circuit, FreeMPS) else circuit.depth,
         doubled_bond=_doubled_bond(circuit),
         n_params=int(np.prod(circuit.shape(hamiltonian.n_qubits))),
-        batch=min(config.train.batch_size or n, n),
+        batch=-(-_batch(config, n) // processes),
         n_examples=n,
         frequencies=64.0 if terms is None else float(np.mean(terms)),
         touched=touched,
@@ -227,6 +235,11 @@ def _sizes(
     if isinstance(kind, MPO):
         return "mpo", dataclasses.replace(sizes, operator_bond=config.mpo.max_bond)
     return ("statevector" if isinstance(kind, Statevector) else "exact"), sizes
+
+
+def _batch(config: Config, n_examples: int) -> int:
+    """Examples of a step, of all processes together."""
+    return min(config.train.batch_size or n_examples, n_examples)
 
 
 def _params(config: Config, problem: Problem) -> jax.Array:
@@ -367,17 +380,23 @@ def _final(
         seconds_all = law.prepare + law.compile + law.step
         return [_stage("final energy", f"{n} examples", 1, seconds_all, "as one step")]
     graph = isinstance(circuit, Graph)
-    size = min(sizes.batch if graph else _FINAL_BATCH, n)
+    # Batches of this size in every process, as `exact_energy` makes them.
+    each = _batch(config, hamiltonian.n_examples) if graph else _FINAL_BATCH
+    whole = min(each * processes, n)
+    size = -(-whole // processes)
     kind = configured_contraction(config) if graph else Exact()
-    flops = step_flops("contraction" if graph else "exact", dataclasses.replace(sizes, batch=size))
+    sizes = dataclasses.replace(
+        sizes, batch=size, contraction_flops=sizes.contraction_flops * size / sizes.batch
+    )
+    flops = step_flops("contraction" if graph else "exact", sizes)
     wanted = measured_sizes(size, flops, budget)
     found = [_final_batch(kind, hamiltonian, circuit, params, m) for m in wanted]
-    first, each = (extrapolate(wanted, column, size) for column in zip(*found, strict=True))
+    first, again = (extrapolate(wanted, column, size) for column in zip(*found, strict=True))
     how = "measured" if len(wanted) == 1 else f"extrapolated from {wanted[0]} and {wanted[1]}"
-    words, batches = f"{size} examples each", -(-n // (size * processes))
+    words, batches = f"{size} examples each", -(-n // whole)
     return [
-        _stage("final, compile", words, 1, max(0.0, first - each), how),
-        _stage("final energy", words, batches, each, how),
+        _stage("final, compile", words, 1, max(0.0, first - again), how),
+        _stage("final energy", words, batches, again, how),
     ]
 
 

@@ -1,7 +1,7 @@
 """A study of restarts: the success probability against depth, as a folder that can be resumed.
 
 config.toml            the resolved configuration
-run.lock               locked while a process is at work here
+run.lock               held by the process that works here
 depth<D>/restarts.npz  the restarts of one depth as they end; the same command goes on from them
 restarts.npz           depths; energies, gradient norms, iterations and status by depth and restart;
                        the minimum, a network that attains it, and the weights of the loss
@@ -23,8 +23,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._files import write_atomically, write_text
-from ._locks import hold_run
 from ._precision import check_precision
+from ._run_lock import hold_run, refuse_held, run_holder, seen_by_first
 from ._shards import Shards
 from ._versions import versions
 from .bnn import Network
@@ -68,24 +68,18 @@ def restarts_run(
     first = shards is None or shards.first
     if not first:
         report = silent
-    result_file = folder / "result.json"
-    refuse_another(folder, config)
+    finished, who = _finished(folder, config), run_holder(folder)
     if shards is not None:
         shards.check_same(
             f"the settings of the restarts and the state of {folder}",
-            f"{config.to_toml()}{result_file.exists()}".encode(),
+            f"{config.to_toml()}{finished is not None}{who}".encode(),
             SAME_COMMAND,
         )
-    if result_file.exists():
-        result = json.loads(result_file.read_text())
-        if result.get("command") != "restarts":
-            raise ConfigError(f"{folder} belongs to a training run; choose another --out")
-        if result["status"] == "finished":
-            report(f"{folder} holds finished restarts; choose another --out to run them again")
-            report(table(result["rows"]))
-            return result
-    elif (folder / "checkpoints").exists():
-        raise ConfigError(f"{folder} belongs to a training run; choose another --out")
+    if finished is not None:
+        report(f"{folder} holds finished restarts; choose another --out to run them again")
+        report(table(finished["rows"]))
+        return finished
+    refuse_held(folder, who)
     _refuse_unused(config)
     problem = build_problem(config)
     check_statevector(problem.network.n_qubits)
@@ -102,11 +96,29 @@ def restarts_run(
             f"restarts.success_distance={settings.success_distance:g}; set "
             f"loss.tolerance={settings.success_distance / 100:g}"
         )
-    if not first:
+    with hold_run(folder, report, shards):
+        # Another process may have been here while the data were read.
+        finished = seen_by_first(lambda: _finished(folder, config), shards)
+        if finished is not None:
+            report(f"{folder} holds finished restarts by now")
+            return finished
+        if first:
+            write_text(folder / "config.toml", config.to_toml())
         return _carry_out(config, hamiltonian, folder, report, mesh)
-    with hold_run(folder, report):
-        write_text(folder / "config.toml", config.to_toml())
-        return _carry_out(config, hamiltonian, folder, report, mesh)
+
+
+def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
+    """The result that the folder holds, if it is one of restarts that finished."""
+    refuse_another(folder, config)
+    result_file = folder / "result.json"
+    if result_file.exists():
+        result = json.loads(result_file.read_text())
+        if result.get("command") != "restarts":
+            raise ConfigError(f"{folder} belongs to a training run; choose another --out")
+        return result if result["status"] == "finished" else None
+    if (folder / "checkpoints").exists():
+        raise ConfigError(f"{folder} belongs to a training run; choose another --out")
+    return None
 
 
 def _carry_out(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ._files import write_text
+from ._run_lock import run_holder
 from .cluster import (
     ACTIVE,
     JobScript,
@@ -152,6 +153,9 @@ def _plan_run(
     if None in queue:
         job = queue[None]
         return JobPlan(folder, (), f"it is in the queue as job {job.name} ({job.state.lower()})")
+    who = run_holder(folder)
+    if who is not None:
+        return JobPlan(folder, (), f"it is in use by {who}")
     line = f"{command} {shlex.quote(str(folder / 'config.toml'))} --out {shlex.quote(str(folder))}"
     if command == "train" and config.slurm.processes > 1:
         check_shared(config)
@@ -376,7 +380,7 @@ def _member_state(
 
 
 def _run_state(folder: Path, job: QueuedJob | None, *, known: bool) -> FolderState:
-    """A run has no lock: whether it runs is the queue's word."""
+    """Whether a run runs is the word of its lock and of the queue."""
     _config_of(folder, ())
     submissions = read_submissions(folder)
     result = _read(folder / _RESULTS[_command_of(folder)])
@@ -386,6 +390,8 @@ def _run_state(folder: Path, job: QueuedJob | None, *, known: bool) -> FolderSta
         status, message = result.get("status", "finished"), result.get("message") or ""
     if status in ("finished", "non-finite"):
         pass
+    elif (who := run_holder(folder)) is not None:
+        status, message = "running", "" if job is not None else f"by {who}"
     elif job is not None and job.state in ACTIVE:
         status, message = "running", ""
     elif job is None and last and status == "waiting" and known:

@@ -27,6 +27,7 @@ import jax
 
 from ._files import write_text
 from ._locks import Busy
+from ._run_lock import refuse_held, run_holder
 from ._versions import package_versions
 from .config import Config, ConfigError, load_config
 from .config.values import to_text
@@ -257,6 +258,7 @@ def run_member(folder: str | os.PathLike[str], number: int) -> str:
         before = member_state(member.folder, held=True)
         if before.ended:
             return before.status
+        refuse_held(member.folder, run_holder(member.folder))
         begin_attempt(member.folder)
         begun = time.monotonic()
         status, message = "interrupted", f"stopped by {stop.requested} before the run"

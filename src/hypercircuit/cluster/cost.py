@@ -23,7 +23,7 @@ number m of examples, ``seconds(m) = a + b m``, which two measurements determine
     bytes   = high-water mark of the measured stages + (what XLA plans for the full step
               - what it planned for the largest step that was carried out)
 
-Of K processes each has ceil(B / K) examples of a step and of a batch of the final energy, and they
+Of K processes each has ceil(B / K) examples of a step and a share of the final energy's, and they
 exchange the gradient after every step: ``EXCHANGE_SECONDS + 2 bytes / EXCHANGE_RATE``, assumed. All
 the rest is process 0's.
 
@@ -130,7 +130,7 @@ def start_flops(kind: str, sizes: Sizes) -> float:
     return START_FLOPS[kind](sizes) if kind in START_FLOPS else 0.0
 
 
-def exchange_seconds(n_bytes: float) -> float:
+def exchange_seconds(n_bytes: int) -> float:
     """To sum a gradient of that size over processes."""
     return EXCHANGE_SECONDS + 2 * n_bytes / EXCHANGE_RATE
 
@@ -191,7 +191,8 @@ class Estimate:
     - `peak_bytes`: of a process; `device_bytes`: that XLA plans for a step, on the device.
     - `flops`: of one step, by the formulas, and `rate`: operations per second that were reached.
     - `cores`: that the measurements had.
-    - `processes`: of the run, and `processes_per_node`.
+    - `processes`: of the run, and `processes_per_node`, all of them where the nodes are not known.
+    - `slurm_cpus`: cores that a process of the job will have.
     """
 
     stages: tuple[Stage, ...]
@@ -203,6 +204,7 @@ class Estimate:
     cores: int
     processes: int = 1
     processes_per_node: int = 1
+    slurm_cpus: int = 0
 
     @property
     def seconds(self) -> float:
@@ -241,7 +243,7 @@ class Estimate:
         each, node = "", ""
         if self.processes > 1:
             each = f" in each of {self.processes} processes"
-            node = f", {self.processes_per_node} processes on a node"
+            node = f", of {self.processes_per_node} processes on a node"
         lines += [
             f"a step: {self.flops:.2g} operations by the formulas of cluster/cost.py, "
             f"{self.rate / 1e9:.2g} GFLOP/s on {self.cores} cores ({self.device}); XLA plans "
@@ -251,6 +253,11 @@ class Estimate:
             f"suggested: --time={hours}:{minutes:02d}:00 ({TIME_MARGIN:g} x the seconds + 60 s) "
             f"--mem={self.suggested_bytes // 2**20}M ({MEMORY_MARGIN:g} x the peak{node})",
         ]
+        if self.slurm_cpus and self.slurm_cpus < self.cores:
+            lines.append(
+                f"measured on {self.cores} cores, and slurm.cpus={self.slurm_cpus}: the job will "
+                "take longer; measure it inside of a job, or with `taskset`"
+            )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:

@@ -129,24 +129,29 @@ def mutual_information(state: State, sites: Sequence[int]) -> Float[np.ndarray, 
     return np.maximum(_binary_entropy(whole) - weights @ _binary_entropy(ones), 0)
 
 
+#: Sites between qubits of which pairs are looked at.
+PAIR_REACH = 32
+
+
 def pair_information(
-    state: State, sites: Sequence[int], distances: int = 32
+    state: State, sites: Sequence[int], distances: int = PAIR_REACH
 ) -> Float[np.ndarray, " n_qubits"]:
     """The largest mutual information that a measured qubit has with one of some others, in nats.
 
-    For one of `sites` itself it is that qubit's own entropy.
+    What it shares with all of them together is at least that. For one of `sites` itself it is that
+    qubit's own entropy, and not a number where none of them is near enough.
 
     **Arguments:**
 
     - `sites`: any number, anywhere.
-    - `distances`: pairs further apart than this are left out.
+    - `distances`: of the pairs that are looked at, at most.
     """
     mps = state if isinstance(state, ChainMPS) else from_tensors(state.tensors())
     reach = min(distances, mps.n_qubits - 1)
     ones, _, covariances = jax.jit(chain_moments.pair_covariances, static_argnums=1)(mps, reach)
     p, chosen = np.asarray(ones, np.float64), np.zeros(mps.n_qubits, bool)
     chosen[list(sites)] = True
-    found = np.where(chosen, _binary_entropy(p), 0.0)
+    found = np.where(chosen, _binary_entropy(p), np.nan)
     for gap, row in enumerate(np.asarray(covariances, np.float64), 1):
         first, second, joint = p[:-gap], p[gap:], row[gap:] + p[:-gap] * p[gap:]
         four = np.stack([joint, first - joint, second - joint, 1 - first - second + joint])
@@ -154,7 +159,7 @@ def pair_information(
         shared = _binary_entropy(first) + _binary_entropy(second) - _entropy(four)
         sides = (found[:-gap], chosen[:-gap]), (found[gap:], chosen[gap:])
         for (here, own), (_, other) in (sides, sides[::-1]):
-            np.maximum(here, np.where(other & ~own, shared, 0.0), out=here)
+            np.fmax(here, np.where(other & ~own, np.maximum(shared, 0), np.nan), out=here)
     return found
 
 

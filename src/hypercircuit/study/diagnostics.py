@@ -24,6 +24,7 @@ from ..hamiltonian import LossHamiltonian
 from ..state import ChainMPS, State, prepare_state
 from ..state.diagnostics import (
     MOST_MEASURED,
+    PAIR_REACH,
     correlation_decay,
     entanglement,
     mutual_information,
@@ -103,14 +104,14 @@ def _architecture(network: Network, state: State, arrays: dict[str, np.ndarray])
     """What the architecture qubits share with the others, as numbers and in `arrays`.
 
     The choices of the network and its layers are measured all together; those of neurons, which are
-    many and lie among their weights, one by one.
+    many and lie among their weights, one by one, which is a lower bound.
     """
     together = sorted(map(int, network.global_sites))
     every = sorted(map(int, network.register.architecture))
     if not every:
         return {}
     numbers: dict[str, Any] = {"architecture_sites": every}
-    shared = np.zeros(network.n_qubits)
+    shared = np.full(network.n_qubits, np.nan)
     single = sorted(set(every) - set(together))
     if len(together) > MOST_MEASURED:
         single, together = every, []
@@ -121,15 +122,16 @@ def _architecture(network: Network, state: State, arrays: dict[str, np.ndarray])
         if 0 <= cut < len(entropy):
             numbers["architecture_quantum_information"] = 2 * float(entropy[cut])
     if single:
-        shared = np.maximum(shared, pair_information(state, single))
+        shared = np.fmax(shared, pair_information(state, single))
     numbers["architecture_measured"] = [
         *(["choices of the network and its layers, together"] if together else []),
-        *(["qubits one by one, to a distance of 32 sites"] if single else []),
+        *([f"qubits one by one, within {PAIR_REACH} sites"] if single else []),
     ]
-    others = np.delete(shared, every)
+    others = np.nan_to_num(np.delete(shared, every))
     arrays["mutual_information"] = shared
     numbers["max_mutual_information"] = float(others.max(initial=0.0))
     numbers["sum_mutual_information"] = float(others.sum())
+    numbers["mutual_information_is"] = "at least" if single else "exactly"
     return numbers
 
 

@@ -1,7 +1,7 @@
 """A member of a sweep: a run folder that tells by itself how far the run is.
 
 config.toml   what to run, resolved; written before any member starts
-member.lock   locked by the process that runs the member, for as long as it lives
+member.lock   held by the process that runs the member, for as long as it lives
 attempt.json  that process: attempt, host, pid, time of its start
 outcome.json  how the attempt ended, if there was time to say: status, message, seconds
 log.txt       what all the attempts printed
@@ -12,7 +12,7 @@ A status is read from these files alone, on any node, and nothing else keeps one
 | status | files |
 |---|---|
 | finished | `result.json` says so |
-| running | the lock is held |
+| running | the lock is held, or the run's own |
 | interrupted, failed, killed, non-finite | `outcome.json` says so; without any attempt |
 | | `result.json` of a `hypercircuit train` in the folder |
 | killed | an attempt without an outcome |
@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from .._files import write_text
-from .._locks import FileLock, is_locked
+from .._locks import FileLock, holder
+from .._run_lock import run_holder
 
 #: Statuses of members whose run has an answer: they are not run again.
 ENDED = ("finished", "non-finite")
@@ -103,14 +104,15 @@ def end_attempt(folder: Path, status: str, message: str, seconds: float) -> None
 
 def member_state(folder: Path, *, held: bool = False) -> MemberState:
     """What a member's files say now; `held` if this process has its lock."""
-    locked = not held and is_locked(folder / _LOCK)
+    # A run that `hypercircuit train` carries out in the folder is no attempt of the sweep.
+    who = (None if held else holder(folder / _LOCK)) or run_holder(folder)
     outcome, attempt = _read(folder / "outcome.json"), _read(folder / "attempt.json")
     attempts, step = attempt.get("attempt", 0), _last_step(folder)
     result = _read(folder / "result.json")
     if result.get("status") == "finished":
         return MemberState("finished", "", attempts, step)
-    if locked:
-        return MemberState("running", f"by {_who(folder)}", attempts, step)
+    if who is not None:
+        return MemberState("running", f"by {who}", attempts, step)
     if outcome:
         return MemberState(outcome["status"], outcome["message"], attempts, step)
     if attempt:

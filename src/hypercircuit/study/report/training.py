@@ -777,7 +777,7 @@ def entanglement(
                 ),
                 "Information shared with the architecture qubits",
                 "Of every measured qubit, in nats; for one of them its own entropy. Measured are "
-                f"{measured}.",
+                f"{measured}" + ("; gaps: none is near enough." if np.isnan(shared).any() else "."),
                 source=source,
                 columns={"site": sites, "mutual information (nats)": shared},
             )
