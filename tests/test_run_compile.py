@@ -134,6 +134,7 @@ def test_folder_holds_operator_report_and_figures(plain: Path):
         "config.toml",
         "mpo.npz",
         "report.json",
+        "run.lock",
         *FIGURES,
     }
     result = json.loads((plain / "report.json").read_text())

@@ -1,6 +1,7 @@
 """A loss compressed into operators, with its errors, as a folder.
 
 config.toml        the resolved configuration
+run.lock           held by the process that works here
 mpo.npz            the operators and their report, see `hamiltonian.mpo.load_compressed`
 mpo_<metric>.npz   with a state: the operators of the other metric, for comparison
 report.json        the report; errors against bond dimension and metric; singular values
