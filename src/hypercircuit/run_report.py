@@ -306,7 +306,13 @@ def _lead(result: Mapping[str, Any], problem: Problem | None) -> str:
     network = problem.network
     sizes = [network.n_inputs, *(layer.n_outputs for layer in network.layers)]
     circuit = problem.circuit
-    ansatz = circuit.describe() if isinstance(circuit, Graph) else type(circuit).__name__.lower()
+    names = {
+        "Brickwork": "brickwork",
+        "Noisy": "noisy brickwork",
+        "Truncated": "truncated brickwork",
+        "FreeMPS": "free matrix product state",
+    }
+    ansatz = circuit.describe() if isinstance(circuit, Graph) else names[type(circuit).__name__]
     return (
         f"A {'-'.join(map(str, sizes))} binary network as a {ansatz} of {network.n_qubits} qubits, "
         f"trained on {describe_data(problem)}."
