@@ -671,20 +671,23 @@ def checkpoints(repeats, *, n_qubits):
     ]
 
 
-def shared_step(repeats, *, kind):
+def shared_step(repeats, *, kind, images):
     """One process with one core against two with one core each; the load is that of the start."""
     script = Path(__file__).with_name("shared_step.py")
-    row = {"kind": kind, "load": os.getloadavg()[0]}
+    row = {"kind": kind, "images": images, "load": os.getloadavg()[0]}
     energies = []
     for processes in (1, 2):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{listener.getsockname()[1]}"
         commands = [
-            [sys.executable, script, kind, str(processes), str(number), address, str(10 * repeats)]
+            [sys.executable, script, kind, *map(str, (images, processes, number))]
             for number in range(processes)
         ]
-        running = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
+        running = [
+            subprocess.Popen([*each, address, str(10 * repeats)], stdout=subprocess.PIPE, text=True)
+            for each in commands
+        ]
         found = [each.communicate()[0] for each in running]
         if any(each.returncode for each in running):
             raise RuntimeError(f"a process of {processes} failed")
@@ -738,9 +741,9 @@ def _problems() -> dict[str, Problem]:
     for n_qubits in (7850, 50890):
         measure = functools.partial(checkpoints, n_qubits=n_qubits)
         found[f"checkpoint-{n_qubits}"] = Problem("checkpoint", measure)
-    for kind in ("cumulant", "exact"):
-        measure = functools.partial(shared_step, kind=kind)
-        found[f"processes-{kind}"] = Problem("processes", measure)
+    for kind, images in (("cumulant", 500), ("cumulant", 2000), ("exact", 100), ("exact", 400)):
+        measure = functools.partial(shared_step, kind=kind, images=images)
+        found[f"processes-{kind}-{images}"] = Problem("processes", measure)
     for n_qubits in CHAIN_SIZES:
         measure = functools.partial(chain_compile, n_qubits=n_qubits)
         found[f"compile-{n_qubits}"] = Problem("compile", measure)
@@ -906,10 +909,10 @@ GROUPS = {
         ),
     ),
     "processes": Group(
-        "One step shared by two processes of one core each, 7,850 qubits, depth 4 "
-        "(cumulant: 500 images, exact: 100)",
+        "One step shared by two processes of one core each, 7,850 qubits, depth 4",
         (
             Column("energy", "kind"),
+            Column("images", "images"),
             Column("one process (s)", "seconds_1", "{:.3f}"),
             Column("two processes (s)", "seconds_2", "{:.3f}"),
             Column("ratio", "ratio", "{:.2f}"),
