@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from hypercircuit.cli import main
@@ -21,6 +22,7 @@ from hypercircuit.study.aggregate import (
     find_minima,
     make_groups,
 )
+from hypercircuit.study.comparison_plots import plot_against
 from hypercircuit.study.extrapolate import Extrapolation, extrapolate
 
 WEIGHTS = np.array([3e-2, 1e-2, 2e-3, 1e-4])
@@ -334,6 +336,40 @@ def test_command_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert [float(each["energy_mean"]) for each in table] == [
         each["energy"]["mean"] for each in found["rows"]
     ]
+
+
+@pytest.mark.parametrize("n_curves", [1, 2, 9])
+@pytest.mark.parametrize("panels", [["energy"], None])
+def test_legends_of_long_values_stay_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_curves: int, panels: list[str] | None
+):
+    summary = {"mean": 0.5, "standard_error": 0.1, "median": 0.5, "low": 0.4, "high": 0.6}
+    rows = [
+        {
+            "settings": {
+                "state.max_bond": bond,
+                "circuit.depth": 4,
+                "data.path": f"/a/long/folder/of/many/names/{number}/images-of-ten-digits.npz",
+            },
+            "energy": summary,
+            "best_loss": summary,
+            "seconds": summary,
+        }
+        for number in range(n_curves)
+        for bond in (2, 4)
+    ]
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: drawn.append(self))
+    plot_against(
+        "state.max_bond", rows, tmp_path / "x.png", unit="nats", distance=0.1, names=panels
+    )
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    legend = figure.legends[0]
+    assert len(legend.get_texts()) == n_curves
+    inside, frame = legend.get_window_extent(), figure.bbox
+    assert frame.x0 <= inside.x0 < inside.x1 <= frame.x1
+    assert len(figure.axes[0].containers) == n_curves
 
 
 def test_other_axes_and_a_known_minimum(tmp_path: Path, capsys):

@@ -442,6 +442,7 @@ def test_page_of_a_sweep(tmp_path: Path, capsys, n: int):
     links = [each["href"] for each in found.all("a")]
     assert {f"#member-{number}" for number in range(n)} <= set(links)
     assert any("Energy against circuit.depth" in words for words in found.words)
+    assert ("(100 values)" in found.text) == (n == 200)
     assert found.text.count("not used") >= (n - 2) * 3
 
 

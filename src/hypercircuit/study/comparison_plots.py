@@ -27,6 +27,10 @@ PANELS = (
 #: Quantities that may span decades: medians and quartiles, logarithmic axes where they do.
 _SKEWED = ("discarded_weight", "seconds")
 _GREY = "0.45"
+#: Inches that a letter of a legend takes at most, and the line before it with the gaps.
+_LETTER, _LINE = 0.07, 0.7
+#: Letters of a setting's value, for instance a file's path, that figures show.
+_LETTERS = 24
 
 
 def plot_against(
@@ -88,10 +92,11 @@ def plot_against(
         if words
     ]
     if handles:
+        widest = max(_LETTER * len(str(handle.get_label())) for handle in handles) + _LINE
         figure.legend(
             handles=handles,
             loc="outside upper center",
-            ncols=min(len(handles), 2 * columns),
+            ncols=int(np.clip(figure.get_figwidth() // widest, 1, len(handles))),
             frameon=False,
             fontsize=9,
         )
@@ -103,22 +108,29 @@ def in_words(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
 
 
+def _short(value: Any) -> str:
+    """A value in at most so many letters that figures have room for, cut in front."""
+    words = str(value)
+    return words if len(words) <= _LETTERS else "…" + words[1 - _LETTERS :]
+
+
 def _curves(
     key: str, rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Any, str, list[Mapping[str, Any]]]]:
     """Name, colour, line and points of every curve."""
     found: dict[str, list[Mapping[str, Any]]] = {}
+    shown = {}
     for row in rows:
         rest = {name: value for name, value in row["settings"].items() if name != key}
-        words = in_words(rest)
-        if rest.get("circuit.depth") == 1:
-            words += " (product state)"
+        note = " (product state)" if rest.get("circuit.depth") == 1 else ""
+        words = in_words(rest) + note
+        shown[words] = in_words({name: _short(value) for name, value in rest.items()}) + note
         found.setdefault(words, []).append(row)
     entangled = [words for words in found if not words.endswith("(product state)")]
     shades = np.linspace(0.1, 0.85, max(1, len(entangled)))
     colors = dict(zip(entangled, matplotlib.colormaps["viridis"](shades), strict=True))
     return [
-        (words, colors.get(words, _GREY), "-" if words in colors else "--", points)
+        (shown[words], colors.get(words, _GREY), "-" if words in colors else "--", points)
         for words, points in found.items()
     ]
 
@@ -184,7 +196,7 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> str:
 
 def _ticks(axes: Axes, values: Sequence[Any], numeric: bool) -> None:
     if not numeric:
-        axes.set_xticks(range(len(values)), [str(value) for value in values])
+        axes.set_xticks(range(len(values)), [_short(value) for value in values])
         return
     if _is_logarithmic(values):
         axes.set_xscale("log", base=2)

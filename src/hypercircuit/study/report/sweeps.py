@@ -27,6 +27,8 @@ from .page import (
 
 Row = Mapping[str, Any]
 _LOG_LINES = 20
+#: Values of a setting that are listed in full; of more, the first ones and the last.
+_LISTED = 12
 #: Columns of a run's errors: the kind, and the columns of the sweep's table that may hold it.
 _ERRORS = (
     ("spectral", ("spectral_error",)),
@@ -56,7 +58,7 @@ def summary(record: Mapping[str, Any], rows: Sequence[Row], keys: Sequence[str])
     axes = [
         [
             tag("code", key),
-            ", ".join(dict.fromkeys(str(row.get(key)) for row in rows)),
+            _values(list(dict.fromkeys(str(row.get(key)) for row in rows))),
         ]
         for key in keys
     ]
@@ -73,6 +75,12 @@ def summary(record: Mapping[str, Any], rows: Sequence[Row], keys: Sequence[str])
     )
     body = [[key, tag("span", values)] for key, values in axes]
     return join([known, table(["setting", "values"], body)])
+
+
+def _values(values: Sequence[str]) -> str:
+    if len(values) <= _LISTED:
+        return ", ".join(values)
+    return f"{', '.join(values[: _LISTED - 2])}, ..., {values[-1]} ({len(values)} values)"
 
 
 def failures(rows: Sequence[Row], anchors: Mapping[int, str]) -> Html | None:
