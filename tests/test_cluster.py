@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,8 @@ def test_script_is_shell_with_quoted_options():
     text = JobScript(options, ("module load cuda",), "python x.py", 3).text()
     assert text.startswith(
         "#!/bin/bash\n#SBATCH --job-name='a b'\n#SBATCH --requeue\n#SBATCH --nice=5\n\n"
-        "module load cuda\n"
     )
+    assert "\nmodule load cuda\n" in text
     assert "exclusive" not in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
@@ -99,6 +100,37 @@ def test_script_ends_as_its_command_does(command: str, code: int):
     done = subprocess.run(["bash", "-c", text], env=environment, capture_output=True, text=True)
     assert done.returncode == code
     assert f"job 4 ends with exit code {code}\n" in done.stdout
+
+
+def run_script(
+    tmp_path: Path, text: str, *, signal_after: float | None = None
+) -> tuple[int, str, bool]:
+    """Exit code, what it printed, and whether it asked to be requeued."""
+    for name, says in (("squeue", "echo RUNNING"), ("scontrol", f"touch {tmp_path}/requeued")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"SLURM_JOB_ID": "4", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    job = subprocess.Popen(["bash", "-c", text], env=environment, stdout=subprocess.PIPE, text=True)
+    if signal_after is not None:
+        time.sleep(signal_after)
+        job.send_signal(signal.SIGUSR1)
+    printed, _ = job.communicate(timeout=60)
+    return job.returncode, printed, (tmp_path / "requeued").exists()
+
+
+@pytest.mark.parametrize("setup", [(), ("set -euo pipefail",)])
+def test_interrupted_commands_are_requeued_whatever_the_setup_sets(tmp_path: Path, setup):
+    text = JobScript({}, setup, "bash -c 'exit 75'", 3).text()
+    code, printed, requeued = run_script(tmp_path, text)
+    assert (code, requeued) == (75, True)
+    assert "job 4 goes back to the queue" in printed
+
+
+def test_signal_during_the_setup_requeues_before_anything_starts(tmp_path: Path):
+    text = JobScript({}, ("sleep 2",), f"touch {tmp_path}/started", 3).text()
+    code, _, requeued = run_script(tmp_path, text, signal_after=0.7)
+    assert (code, requeued) == (75, True)
+    assert not (tmp_path / "started").exists()
 
 
 def test_every_setting_reaches_the_script(work: Path, capsys):
@@ -143,7 +175,7 @@ def test_every_setting_reaches_the_script(work: Path, capsys):
         "#SBATCH --exclusive",
         "#SBATCH --mail-type=END",
     ]
-    assert body.startswith("module load cuda\nexport X=1\n")
+    assert "\nmodule load cuda\nexport X=1\n" in body
     assert (
         "exec apptainer exec --nv image.sif python -m hypercircuit.cli train "
         f"{work}/out/config.toml --out {work}/out\n"
@@ -199,7 +231,12 @@ def test_no_requeue_and_other_commands(work: Path, capsys):
         ("options={ mem = 3 }", "set slurm.memory"),
         ("options={ ntasks = 3 }", "set slurm.processes"),
         ("nodes=2", "slurm.nodes must be at most slurm.processes=1, got 2"),
-        ("options={ x = [1] }", "slurm.options.x must be a string, number or true, got [1]"),
+        ("options={ xy = [1] }", "slurm.options.xy must be a string, number or true, got [1]"),
+        ("options={ n = 4 }", "slurm.options must have long names as sbatch writes them, got 'n'"),
+        ("options={ comment = 'x' }", "by it the queue's jobs are known"),
+        ("options={ gres = 'gpu:1' }", "set slurm.gpus"),
+        ("time=3", "slurm.time must be more than slurm.grace=120 s and the 60 s"),
+        ("python=OMP_NUM_THREADS=1 python", "write 'env OMP_NUM_THREADS=1 python'"),
         ("tme=5", "did you mean 'time'?"),
     ],
 )
@@ -214,6 +251,15 @@ def test_slurm_decides_nothing_of_a_run(work: Path, capsys):
     text = dry_run(capsys, "tiny.toml", "--out", "out", "--set", "slurm.time=20")
     assert "--time=20\n" in text
     assert load_config("out/config.toml").slurm.time == "20"
+    sweep = ("tiny.toml", "--grid", "train.seed=0:2", "--out", "swept")
+    dry_run(capsys, *sweep, "--set", "slurm.time=10")
+    members = read_sweep("swept")
+    (members[0].folder / "result.json").write_text('{"status": "finished"}')
+    text = dry_run(capsys, *sweep, "--set", "slurm.time=20", "--set", "slurm.partition=long")
+    assert "--time=20\n" in text
+    assert "--partition=long\n" in text
+    times = [load_config(member.folder / "config.toml").slurm.time for member in members]
+    assert times == ["10", "20"]
     assert "with other settings" in failed(
         capsys, "submit", "tiny.toml", "--out", "out", "--set", "train.steps=5", "--dry-run"
     )
@@ -275,7 +321,10 @@ def test_arrays_are_split_by_size_and_resources(work: Path, capsys, monkeypatch)
     monkeypatch.setattr("hypercircuit.run_submit.ARRAY_SIZE", 4)
     axes = ["--zip", "train.seed=0:7", "--zip", "slurm.gpus=0,1,0,0,0,1,0"]
     text = dry_run(capsys, "tiny.toml", *axes, "--out", "sweep")
-    assert text.count("#!/bin/bash") == text.count("# ---------------- script") == 4
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    scripts = [line.split()[1] for line in text.splitlines() if line.startswith("sbatch ")]
+    assert scripts == [f"{work}/sweep/slurm/array_{number}.sh" for number in (1, 2, 3, 4)]
+    assert "#SBATCH --array=0,2\n" in Path(scripts[2]).read_text()
     jobs = plan_jobs("sweep", ask_queue=False).jobs
     assert [(job.tasks, job.offset, job.script.options.get("gpus-per-node")) for job in jobs] == [
         ((0, 2, 3), 0, None),
@@ -300,6 +349,19 @@ def test_run_is_not_submitted_twice(work: Path, capsys, programs: Path):
     assert plan_jobs("out").left_out == "it has finished"
 
 
+def test_what_a_run_is_for_is_kept(work: Path, capsys, programs: Path):
+    """A script that was only printed is of the command that its folder stands for, too."""
+    text = dry_run(capsys, "tiny.toml", "--out", "mpo", "--command", "compile")
+    assert "hypercircuit.cli compile" in text
+    assert "hypercircuit.cli compile" in dry_run(capsys, "mpo")
+    (work / "mpo" / "report.json").write_text('{"format": 1}')
+    stand_in(programs, "squeue", "")
+    assert folder_states("mpo")[0][0].status == "finished"
+    assert main(["submit", "mpo", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "nothing to submit: it has finished\n")
+
+
 def test_job_without_a_result_failed(work: Path, capsys, programs: Path):
     dry_run(capsys, "tiny.toml", "--out", "out")
     stand_in(programs, "squeue", "")
@@ -314,6 +376,17 @@ def test_job_without_a_result_failed(work: Path, capsys, programs: Path):
         "job 5 on n1, start 1",
         "Killed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("", None), ("0", None), ("90", 5400), ("10:30", 630), ("1:00:05", 3605), ("2-0", 172800),
+        ("1-02:30", 95400), ("1-02:30:10", 95410),
+    ],
+)  # fmt: skip
+def test_limits_in_seconds(text: str, seconds: int | None):
+    assert SlurmConfig(time=text, grace=10).seconds == seconds
 
 
 @pytest.mark.parametrize(

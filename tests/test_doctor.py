@@ -76,13 +76,10 @@ def test_a_healthy_machine():
             "--cpus-per-task=32",
         ),
         (
-            {
-                "environment": JOB | {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"},
-                "cpu": IN_JOB,
-            },
+            {"environment": JOB | {"SLURM_NTASKS": "4"}, "cpu": IN_JOB},
             "Slurm",
             "warning",
-            "srun starts 4 processes",
+            "`srun hypercircuit train ... --processes 4`",
         ),
         ({"environment": {"SLURM_JOB_ID": "7"}}, "Slurm cores", "warning", "--cpus-per-task=N"),
         ({"memory_cgroup": 2**30}, "memory", "warning", "1.0 GiB usable"),
@@ -113,6 +110,14 @@ def test_problems(changes: dict[str, Any], name: str, state: str, said: str):
     assert said in finding.describe()
     assert finding.remedy
     assert exit_code(findings) == int(state == "wrong")
+
+
+def test_processes_that_srun_started_are_one_run():
+    environment = JOB | {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}
+    findings = examine(dataclasses.replace(HEALTHY, environment=environment, cpu=IN_JOB))
+    (finding,) = [each for each in findings if each.name == "Slurm"]
+    assert finding.state == "ok"
+    assert "one run of all of them" in finding.describe()
 
 
 @pytest.mark.parametrize(

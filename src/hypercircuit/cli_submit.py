@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from .config import ConfigError, load_config
@@ -49,7 +50,8 @@ def add_submit_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     submit.add_argument(
         "--dry-run",
         action="store_true",
-        help="write the folder and print the script, which sbatch takes, but submit nothing",
+        help="write the folder and print the script, which sbatch takes (of several arrays one "
+        "that submits theirs), but submit nothing; the queue is not asked",
     )
     submit.set_defaults(run=_submit, computes=False)
 
@@ -76,8 +78,11 @@ def _submit(options: argparse.Namespace) -> int:
                 )
     if options.dry_run:
         plan = plan_jobs(folder, overrides=overrides, command=command, ask_queue=False)
-        (plan.folder / "slurm").mkdir(exist_ok=True)
-        print(plan.text() if plan.jobs else f"nothing to submit: {plan.left_out}")
+        if plan.jobs:
+            plan.write_scripts()
+            print(plan.text())
+        else:
+            print(f"nothing to submit: {plan.left_out}", file=sys.stderr)
     else:
         submit_folder(folder, overrides=overrides, command=command, report=_report)
     return 0
@@ -90,7 +95,7 @@ def _prepare(options: argparse.Namespace) -> Path:
         config = load_config(options.target, options.settings, options.profile)
         ending = {"restarts": "-restarts", "compile": "-mpo"}.get(options.command, "")
         folder = Path(options.out or Path("runs") / f"{name}{ending}")
-        prepare_run(config, folder)
+        prepare_run(config, folder, options.command or "train")
         return folder
     if options.command not in (None, "train"):
         raise ConfigError(

@@ -160,6 +160,8 @@ def train_run(
             report(f"{folder} holds a finished run by now")
             return finished
         if first:
+            # That of an attempt that was interrupted is no word about this one.
+            (folder / "result.json").unlink(missing_ok=True)
             write_text(folder / "config.toml", config.to_toml())
         if agree_to_stop(stop, shards):
             result = _interrupted(stop, "before training")

@@ -35,6 +35,7 @@ from .cluster.cost import (
     step_flops,
 )
 from .config import Config
+from .config.slurm import SIGNAL_LEAD
 from .data import Dataset, map_splits
 from .decode import decode
 from .energy import (
@@ -185,6 +186,7 @@ def estimate_run(
         processes=processes,
         processes_per_node=-(-processes // max(1, config.slurm.nodes)),
         slurm_cpus=config.slurm.cpus,
+        grace=config.slurm.grace + SIGNAL_LEAD,
     )
 
 

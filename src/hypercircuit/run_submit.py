@@ -28,7 +28,9 @@ from .cluster import (
     Submission,
     array_text,
     endings,
+    note_command,
     queued_jobs,
+    read_command,
     read_submissions,
     submission_lock,
     submit_script,
@@ -75,18 +77,27 @@ class JobPlan:
     left_out: str
 
     def text(self) -> str:
-        """The scripts; several arrays are separated by a line of comment."""
-        texts = [job.script.text() for job in self.jobs]
-        if len(texts) == 1:
-            return texts[0]
-        return "".join(
-            f"# ---------------- script {number} of {len(texts)}\n{text}"
-            for number, text in enumerate(texts, 1)
-        )
+        """The script; of several arrays one that submits theirs, see `write_scripts`."""
+        if len(self.jobs) == 1:
+            return self.jobs[0].script.text()
+        lines = [f"sbatch {shlex.quote(str(path))}\n" for path in self._paths()]
+        return f"#!/bin/bash\n# {len(lines)} job arrays, a script each.\n" + "".join(lines)
+
+    def write_scripts(self) -> None:
+        """Make the folder for what jobs print, and of several arrays their scripts in it."""
+        (self.folder / FOLDER).mkdir(exist_ok=True)
+        if len(self.jobs) > 1:
+            for job, path in zip(self.jobs, self._paths(), strict=True):
+                write_text(path, job.script.text())
+
+    def _paths(self) -> list[Path]:
+        return [self.folder / FOLDER / f"array_{n}.sh" for n in range(1, len(self.jobs) + 1)]
 
 
-def prepare_run(config: Config, folder: str | os.PathLike[str]) -> None:
-    """Make a run's folder, from which its job will run.
+def prepare_run(config: Config, folder: str | os.PathLike[str], command: str = "train") -> None:
+    """Make a run's folder, from which its job will run `command`.
+
+    The folder of a finished run stays as it is.
 
     **Raises:** `ConfigError` if the folder belongs to something else, or for settings that training
     would refuse.
@@ -96,8 +107,9 @@ def prepare_run(config: Config, folder: str | os.PathLike[str]) -> None:
         raise ConfigError(f"{folder} belongs to a sweep; choose another --out")
     check_settings(config)
     refuse_another(folder, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.toml", config.to_toml())
+    note_command(folder, command)
+    if not _has_finished(folder, command):
+        write_text(folder / "config.toml", config.to_toml())
 
 
 def plan_jobs(
@@ -139,16 +151,21 @@ def plan_jobs(
 
 
 def _command_of(folder: Path) -> str:
+    """What `submit` was last asked to do with a run."""
     submissions = read_submissions(folder)
-    return submissions[-1].command if submissions else "train"
+    return read_command(folder) or (submissions[-1].command if submissions else "train")
+
+
+def _has_finished(folder: Path, command: str) -> bool:
+    result = _read(folder / _RESULTS[command])
+    return bool(result) and result.get("status", "finished") == "finished"
 
 
 def _plan_run(
     folder: Path, overrides: Sequence[str], command: str, queue: Mapping[int | None, QueuedJob]
 ) -> JobPlan:
     config = _config_of(folder, overrides)
-    result = _read(folder / _RESULTS[command])
-    if result and result.get("status", "finished") == "finished":
+    if _has_finished(folder, command):
         return JobPlan(folder, (), "it has finished")
     if None in queue:
         job = queue[None]
@@ -270,6 +287,8 @@ def submit_folder(
     folder = Path(folder).absolute()
     if not (folder / "sweep.json").exists():
         _config_of(folder, ())
+        if command is not None:
+            note_command(folder, command)
     made = []
     with submission_lock(folder):
         plan = plan_jobs(folder, overrides=overrides, command=command)
@@ -400,6 +419,8 @@ def _run_state(folder: Path, job: QueuedJob | None, *, known: bool) -> FolderSta
             f"job {last} ended without a result", folder / FOLDER, log=f"{last}.txt"
         )
     step, steps, energy = _progress(folder)
+    if status == "waiting" and step is not None and job is None and not last:
+        status, message = "killed", "ended without a word: killed, out of memory, or its node died"
     node = job.node if job else ""
     state = FolderState(
         folder.name, status, message, job, job.name if job else last, node, step, steps, energy

@@ -166,12 +166,18 @@ def _value(config: Config, key: str) -> Any:
 def write_sweep(plan: SweepPlan, folder: str | os.PathLike[str]) -> list[Member]:
     """Make the sweep's folder, or find the same sweep there.
 
+    Members that have not finished take the plan's [slurm], which decides nothing of a run.
+
     **Raises:** `ConfigError` if the folder holds another sweep or something else.
     """
     folder = Path(folder)
     if (folder / "sweep.json").exists():
         members = read_sweep(folder)
         _refuse_another(folder, members, plan)
+        for member, config in zip(members, plan.configs, strict=True):
+            file = member.folder / "config.toml"
+            if load_config(file).slurm != config.slurm and not member.state().ended:
+                write_text(file, config.to_toml())
         return members
     if (folder / "config.toml").exists():
         raise ConfigError(f"{folder} belongs to a run; choose another --out")

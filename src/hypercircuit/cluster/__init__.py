@@ -10,6 +10,8 @@ from .queue import (
 )
 from .records import (
     Submission as Submission,
+    note_command as note_command,
+    read_command as read_command,
     read_submissions as read_submissions,
     submission_lock as submission_lock,
     write_submission as write_submission,

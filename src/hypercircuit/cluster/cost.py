@@ -193,6 +193,7 @@ class Estimate:
     - `cores`: that the measurements had.
     - `processes`: of the run, and `processes_per_node`, all of them where the nodes are not known.
     - `slurm_cpus`: cores that a process of the job will have.
+    - `grace`: seconds before its limit at which the job may be asked to end.
     """
 
     stages: tuple[Stage, ...]
@@ -205,6 +206,7 @@ class Estimate:
     processes: int = 1
     processes_per_node: int = 1
     slurm_cpus: int = 0
+    grace: int = 0
 
     @property
     def seconds(self) -> float:
@@ -225,8 +227,8 @@ class Estimate:
 
     @property
     def suggested_minutes(self) -> int:
-        """Time to ask for."""
-        return math.ceil((TIME_MARGIN * self.seconds + 60) / 60)
+        """Time to ask for: the run's, and what a job is asked to end before its limit."""
+        return math.ceil((TIME_MARGIN * self.seconds + 60 + self.grace) / 60)
 
     def describe(self) -> str:
         """A table of the stages, and the suggestion as options of sbatch."""
@@ -250,7 +252,8 @@ class Estimate:
             f"{self.device_bytes / _GIB:.2f} GiB for it",
             f"the run: {self.seconds:.0f} s = the sum of times x seconds each; peak "
             f"{self.peak_bytes / _GIB:.2f} GiB{each}",
-            f"suggested: --time={hours}:{minutes:02d}:00 ({TIME_MARGIN:g} x the seconds + 60 s) "
+            f"suggested: --time={hours}:{minutes:02d}:00 ({TIME_MARGIN:g} x the seconds + 60 s"
+            f"{f' + {self.grace} s of grace' * bool(self.grace)}) "
             f"--mem={self.suggested_bytes // 2**20}M ({MEMORY_MARGIN:g} x the peak{node})",
         ]
         if self.slurm_cpus and self.slurm_cpus < self.cores:

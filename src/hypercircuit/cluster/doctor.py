@@ -237,26 +237,21 @@ def _slurm(found: Surroundings) -> list[Finding]:
     steps = environment.get("SLURM_STEP_NUM_TASKS", "")
     text = f"job {job}, {nodes or 1} nodes, {tasks} tasks"
     findings = []
-    distributed = "JAX_COORDINATOR_ADDRESS" in environment
-    if steps.isdigit() and int(steps) > 1 and not distributed:
-        findings.append(
-            Finding(
-                "Slurm",
-                WARNING,
-                f"{text}: srun starts {steps} processes; unless the run is a distributed one they "
-                "are independent runs of the same thing, which write to the same folder",
-                "srun --ntasks=1, or a distributed run; a sweep for several settings",
-            )
+    if steps.isdigit() and int(steps) > 1:
+        text += (
+            f"; srun started {steps} processes: train, restarts and compile are one run of all of "
+            "them"
         )
-    elif tasks > 1 and not distributed:
+        findings.append(Finding("Slurm", OK, text))
+    elif tasks > 1:
         findings.append(
             Finding(
                 "Slurm",
                 WARNING,
-                f"{text}: one process uses one task's cores; the others are paid for and idle, and "
-                "srun would start independent runs",
-                f"--ntasks=1 --cpus-per-task={tasks * (found.cpu.slurm or 1)} for one process, or "
-                "a distributed run",
+                f"{text}: a command without srun uses one task's cores; the others are paid for "
+                "and idle",
+                f"`srun hypercircuit train ... --processes {tasks}` for one run of {tasks} "
+                f"processes, or --ntasks=1 --cpus-per-task={tasks * (found.cpu.slurm or 1)}",
             )
         )
     else:

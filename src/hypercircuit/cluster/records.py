@@ -3,6 +3,8 @@
 slurm/12.json             job 12: when, the command, and the members of an array's tasks
 slurm/12_submission.sh    the script that Slurm was given
 slurm/12.txt, 13_4.txt    what the script printed; a requeued job appends to it
+slurm/command             what `submit` was asked to do with a run: train, restarts or compile
+slurm/array_1.sh, ...     scripts that `submit --dry-run` wrote, where there are several
 slurm/submission.lock     locked while jobs of this folder are submitted
 """
 
@@ -47,6 +49,20 @@ def submission_lock(folder: Path) -> FileLock:
     """
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     return FileLock(folder / FOLDER / "submission.lock", f"jobs of {folder} are being submitted")
+
+
+def note_command(folder: Path, command: str) -> None:
+    """Keep what a run's jobs are to do, for the next `submit` of its folder and for `status`."""
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    write_text(folder / FOLDER / "command", f"{command}\n")
+
+
+def read_command(folder: Path) -> str:
+    """What `note_command` kept; "" if nothing."""
+    try:
+        return (folder / FOLDER / "command").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def write_submission(folder: Path, submission: Submission) -> None:

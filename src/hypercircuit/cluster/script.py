@@ -23,7 +23,20 @@ from dataclasses import dataclass
 #: Slurm's default MaxArraySize allows the indices 0 to 1000.
 ARRAY_SIZE = 1000
 
+#: Before the lines of the setup, which may take long: a signal meanwhile is handed on later.
+_HEAD = """\
+asked=
+child=
+hand_on() {{
+    asked={signal}
+    if [ -n "$child" ]; then kill -s "$asked" "$child" 2>/dev/null; fi
+}}
+for name in USR1 USR2 TERM HUP; do trap "hand_on $name" "$name"; done
+"""
 _BODY = """\
+# Lines of the setup may have set these; what follows looks at exit codes itself.
+set +eu
+
 command_line() {{
     {command}
 }}
@@ -34,22 +47,19 @@ job=${{job:-$SLURM_JOB_ID}}
 echo "job $job on $(hostname), start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
 
 # In the background, so that this shell hears the stop signals and can hand them on.
-asked=
-child=
-hand_on() {{
-    asked={signal}
-    if [ -n "$child" ]; then kill -s "$asked" "$child" 2>/dev/null; fi
-}}
-for name in USR1 USR2 TERM HUP; do trap "hand_on $name" "$name"; done
-command_line &
-child=$!
-if [ -n "$asked" ]; then kill -s "$asked" "$child" 2>/dev/null; fi
-wait "$child"
-code=$?
-while kill -0 "$child" 2>/dev/null; do
+if [ -n "$asked" ]; then
+    code=75  # asked to stop while the lines of the setup ran: nothing has started
+else
+    command_line &
+    child=$!
+    if [ -n "$asked" ]; then kill -s "$asked" "$child" 2>/dev/null; fi
     wait "$child"
     code=$?
-done
+    while kill -0 "$child" 2>/dev/null; do
+        wait "$child"
+        code=$?
+    done
+fi
 
 # Ended by a stop signal before it listened: there was nothing to save.
 case $code in
@@ -98,15 +108,15 @@ class JobScript:
 
     def body(self) -> str:
         """What follows the options."""
+        head = _HEAD.format(signal=self.stop_signal or "$1")
         lines = _BODY.format(
             # exec: the signals are for the command, not for a shell around it.
             command=f"exec {self.command}",
             requeues=self.requeues,
             starts=self.requeues + 1,
-            signal=self.stop_signal or "$1",
         )
         setup = [*self.setup, ""] if self.setup else []
-        return "\n".join([*setup, lines])
+        return "\n".join([head, *setup, lines])
 
     def text(self) -> str:
         """The whole script, which `sbatch` takes as it is."""

@@ -8,11 +8,17 @@ from .sections import Section
 from .values import ConfigError, Rule, at_least, at_most, setting
 
 _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d(:\d\d)?)?")
+#: Slurm sends a signal up to this much earlier than asked, in seconds (manual of sbatch, --signal).
+SIGNAL_LEAD = 60
 _MEMORY = re.compile(r"\d+[KMGT]?")
 #: Options of sbatch that are not free, and what to do instead.
 _OWN_OPTIONS = {
     **{name: f"set slurm.{name}" for name in ("partition", "account", "qos", "constraint", "time")},
-    "mem": "set slurm.memory",
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "set slurm.memory"),
+    **dict.fromkeys(("gpus", "gres", "gpus-per-task"), "set slurm.gpus"),
+    "comment": "by it the queue's jobs are known as a folder's",
+    "job-name": "it is the folder's name",
+    "wrap": "the script runs hypercircuit",
     "cpus-per-task": "set slurm.cpus",
     "gpus-per-node": "set slurm.gpus",
     "array": "the members that are missing decide it; set slurm.parallel for their number",
@@ -25,8 +31,8 @@ _OWN_OPTIONS = {
     "nodes": "set slurm.nodes",
     "ntasks": "set slurm.processes",
     "ntasks-per-node": "set slurm.processes and slurm.nodes",
-    "gpus-per-task": "set slurm.gpus",
 }
+_OPTION = re.compile(r"[a-z][a-z-]*[a-z]")
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,25 @@ class SlurmConfig(Section):
                 f"slurm.nodes must be at most slurm.processes={self.processes}, got {self.nodes}; "
                 "every node runs at least one process"
             )
+        seconds = self.seconds
+        if seconds is not None and seconds <= self.grace + SIGNAL_LEAD:
+            raise ConfigError(
+                f"slurm.time must be more than slurm.grace={self.grace} s and the {SIGNAL_LEAD} s "
+                f"that Slurm's signal may come earlier, got {self.time!r} ({seconds} s): the run "
+                "would be asked to end as soon as it starts; raise it, or lower slurm.grace"
+            )
+        words = self.python.split()
+        if words and "=" in words[0]:
+            raise ConfigError(
+                f"slurm.python must start with a program, got {words[0]!r} in {self.python!r}; "
+                f"write 'env {self.python}', or 'export {words[0]}' as a line of slurm.setup"
+            )
         for name, value in self.options.items():
+            if not _OPTION.fullmatch(name):
+                raise ConfigError(
+                    f"slurm.options must have long names as sbatch writes them, got {name!r}; for "
+                    'example "mail-type"'
+                )
             if name in _OWN_OPTIONS:
                 raise ConfigError(
                     f"slurm.options must leave {name!r} to hypercircuit, got {value!r}; "
@@ -110,3 +134,17 @@ class SlurmConfig(Section):
                 raise ConfigError(
                     f"slurm.options.{name} must be a string, number or true, got {value!r}"
                 )
+
+    @property
+    def seconds(self) -> int | None:
+        """`time` in seconds; None without a limit."""
+        days, dash, rest = self.time.rpartition("-")
+        parts = [int(part) for part in rest.split(":")] if rest else []
+        if dash:
+            hours, minutes, seconds = (*parts, 0, 0)[:3]
+        elif len(parts) == 3:
+            hours, minutes, seconds = parts
+        else:
+            hours, (minutes, seconds) = 0, (*parts, 0, 0)[:2]
+        found = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+        return found or None  # 0 asks for no limit

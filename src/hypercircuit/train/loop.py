@@ -273,6 +273,12 @@ class _Run:
         state, metadata = found
         for name, value in self.identity.items():
             if metadata["identity"].get(name) != value:
+                if name == "data":
+                    raise ValueError(
+                        f"the data have changed since the checkpoint in {self.folder} was made "
+                        f"(fingerprint {value[:12]}, there {metadata['identity'].get(name)[:12]}); "
+                        "resume with the same data file or choose an empty folder"
+                    )
                 raise ValueError(
                     f"the checkpoint in {self.folder} was made with {name}="
                     f"{metadata['identity'].get(name)}, this run has {name}={value}; "
