@@ -472,3 +472,30 @@ def test_section_is_a_part_of_the_configuration():
     assert SlurmConfig().grace == 120
     with pytest.raises(ConfigError, match=r"slurm\.requeues must be at least 0"):
         SlurmConfig(requeues=-1)
+
+
+def test_interrupted_result_is_no_word_about_a_later_attempt(
+    work: Path, capsys, monkeypatch: pytest.MonkeyPatch, programs: Path
+):
+    """A run that was interrupted, started again and killed is not "interrupted" any more."""
+    stand_in(programs, "squeue", "")
+    few = ("train", "tiny.toml", "--out", "out", "--set", "train.checkpoint_every=2")
+
+    class Killed(BaseException):
+        """As a kill -9, which no code answers."""
+
+    def kill(*arguments: object, **settings: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hypercircuit.run._decode_run", kill)
+        with pytest.raises(Killed):
+            main([*few])
+    (work / "out" / "result.json").write_text('{"status": "interrupted", "message": "by SIGTERM"}')
+    assert folder_states("out")[0][0].status == "interrupted"
+    with monkeypatch.context() as patched:
+        patched.setattr("hypercircuit.run._decode_run", kill)
+        with pytest.raises(Killed):
+            main([*few])
+    (state,), _ = folder_states("out")
+    assert (state.status, state.step) == ("killed", state.steps)
