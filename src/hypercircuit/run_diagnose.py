@@ -8,6 +8,7 @@ entropy.png        entanglement, correlations and discarded weights
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def write_diagnostics(
     plot_entropy(found.numbers, found.arrays, folder / "entropy.png")
     write_text(folder / "diagnostics.json", json.dumps(found.numbers, indent=2) + "\n")
     return found.numbers
+
+
+def diagnostics_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the state of a run: what its result holds, and what `diagnose` found later.
+
+    **Arguments:**
+
+    - `folder`: of the run.
+    - `result`: what its result.json holds.
+    """
+    file = folder / "diagnostics.json"
+    later = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {**(result.get("diagnostics") or {}), **later}
 
 
 def describe_diagnostics(numbers: dict[str, Any]) -> str:
