@@ -15,6 +15,7 @@ from scipy import stats
 from hypercircuit.cli import main
 from hypercircuit.run_compare import ComparisonSettings, compare_run
 from hypercircuit.run_report import report_run
+from hypercircuit.run_sweep import gather_sweep
 from hypercircuit.study.aggregate import (
     Group,
     check_convergence,
@@ -443,6 +444,24 @@ def test_truncation_is_warned_of_without_a_bond_axis(tmp_path: Path):
     report_run(tmp_path, report=lambda text: None)
     page = (tmp_path / "report.html").read_text()
     assert "0.02 at depth 8, bond 3" in page
+
+
+def test_later_diagnoses_are_in_the_table(tmp_path: Path):
+    """Those of diagnostics.json, which `hypercircuit diagnose` writes beside a finished result."""
+
+    def result(settings: dict[str, Any]) -> dict[str, Any]:
+        return {"energy": 0.5, "diagnostics": {"discarded_weight": 0.25}}
+
+    make_sweep(tmp_path, {"circuit.depth": [2, 4]}, result)
+    numbers = {"discarded_weight": 0.125, "max_entropy": 0.7, "energy_error": 0.01}
+    (tmp_path / "members" / "0001" / "diagnostics.json").write_text(json.dumps(numbers))
+    first, second = gather_sweep(tmp_path)
+    assert (first["discarded_weight"], first["energy_error"]) == (0.25, None)
+    assert [second[name] for name in ("discarded_weight", "entropy_max", "energy_error")] == [
+        0.125,
+        0.7,
+        0.01,
+    ]
 
 
 def test_bonds_of_operators_are_judged_by_energies():

@@ -71,7 +71,8 @@ def describe_diagnostics(numbers: dict[str, Any]) -> str:
     if "discarded_weight" in numbers:
         lines.append(
             f"discarded weight {numbers['discarded_weight']:.2e}; energy of "
-            f"{numbers['compared_examples']} examples {numbers['energy_at_max_bond']:.6f} "
-            f"+- {numbers['energy_error']:.1e} (from {numbers['energy_error_from']})"
+            f"{numbers['compared_examples']} examples {numbers['energy_at_max_bond']:.6f}, that "
+            f"of all {numbers['energy_error_examples']} off by at most about "
+            f"{numbers['energy_error']:.1e} (from {numbers['energy_error_from']})"
         )
     return "\n".join(lines)
