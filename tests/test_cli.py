@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from compilation import equal_programs_compiled_once
 from hypercircuit.circuit import Brickwork, to_qasm
 from hypercircuit.cli import INTERRUPTED, main
+from hypercircuit.config import load_config
 from hypercircuit.run import run_fingerprint
 from hypercircuit.state import exact_mps, log_probability
 
@@ -322,6 +324,30 @@ def test_export_writes_what_the_suffix_says(finished: Path, tmp_path: Path, caps
         assert file["labels"].tolist() == [0, 1]
         notes = json.loads(str(file["preprocessing"]))
     assert (notes["rows"], notes["columns"], notes["n_inputs"]) == ([7, 14, 20], [7, 14, 21], 9)
+
+
+def test_export_says_that_a_circuit_is_not_truncated(finished: Path, tmp_path: Path, capsys):
+    run, qasm = tmp_path / "run", tmp_path / "circuit.qasm"
+    shutil.copytree(finished, run)
+    config = load_config(run / "config.toml", ["state.engine=truncated", "state.max_bond=1"])
+    (run / "config.toml").write_text(config.to_toml())
+    lines = [
+        "this is the circuit without truncation: it prepares the exact state of the angles;",
+        "the energy in result.json belongs to the state truncated to max_bond 1",
+    ]
+    result = json.loads((run / "result.json").read_text())
+    for known, words in ((None, ""), (0.0625, ", discarded weight 0.062")):
+        if known is not None:
+            diagnostics = {"diagnostics": {"discarded_weight": known}}
+            (run / "result.json").write_text(json.dumps(result | diagnostics))
+        assert main(["export", str(run), str(qasm)]) == 0
+        notes = "\n".join(lines) + words
+        assert f"{notes}\n" in capsys.readouterr().out
+        header, _, gates = qasm.read_text().partition('include "stdgates.inc";')
+        assert header == "OPENQASM 3.0;\n// " + notes.replace("\n", "\n// ") + "\n"
+    assert main(["export", str(finished), str(qasm)]) == 0
+    assert qasm.read_text() == f'OPENQASM 3.0;\ninclude "stdgates.inc";{gates}'
+    assert "truncat" not in capsys.readouterr().out
 
 
 def test_export_writes_a_sampled_network(finished: Path, tmp_path: Path, capsys):

@@ -14,6 +14,8 @@ from scipy import stats
 
 from hypercircuit.cli import main
 from hypercircuit.run_compare import ComparisonSettings, compare_run
+from hypercircuit.run_report import report_run
+from hypercircuit.run_sweep import gather_sweep
 from hypercircuit.study.aggregate import (
     Group,
     check_convergence,
@@ -306,6 +308,10 @@ def test_command_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         said
     )
     assert "depth 1:" not in said
+    assert (
+        "depth 4: not converged in bond dimension: discarded weight above 0.001: 0.04 at depth 4, "
+        "bond 1; 0.01 at depth 4, bond 2; 0.0025 at depth 4, bond 4"
+    ) in said
     out = tmp_path / "sweep" / "compare"
     assert (out / "comparison.md").read_text() in said
     assert "| 4 | 2 | 2 of 3 | 0 % [0, 84] | 0.529995 ± 5e-06 |" in said
@@ -415,6 +421,58 @@ def test_other_axes_and_a_known_minimum(tmp_path: Path, capsys):
     ):
         assert main(["compare", str(tmp_path), *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_truncation_is_warned_of_without_a_bond_axis(tmp_path: Path):
+    """In the report too, which shows the warnings of the same comparison."""
+    weights = {2: 1e-5, 4: 3e-3, 8: 0.02}
+
+    def result(settings: dict[str, Any]) -> dict[str, Any]:
+        depth, seed = settings.values()
+        diagnostics = {"discarded_weight": weights[depth] * (1 + 0.5 * seed)}
+        return {"energy": 0.5, "depth": depth, "max_bond": 3, "diagnostics": diagnostics}
+
+    make_sweep(tmp_path, {"circuit.depth": [2, 4, 8], "train.seed": [-1, 1]}, result)
+    found = compare_run(tmp_path, report=lambda text: None)
+    lead = "not converged in bond dimension: discarded weight above 0.001"
+    assert found["warnings"] == [
+        f"depth 4: {lead}: 0.003 at depth 4, bond 3",
+        f"depth 8: {lead}: 0.02 at depth 8, bond 3",
+    ]
+    less = compare_run(tmp_path, ComparisonSettings(threshold=0.01), report=lambda text: None)
+    assert len(less["warnings"]) == 1
+    report_run(tmp_path, report=lambda text: None)
+    page = (tmp_path / "report.html").read_text()
+    assert "0.02 at depth 8, bond 3" in page
+
+
+def test_later_diagnoses_are_in_the_table(tmp_path: Path):
+    """Those of diagnostics.json, which `hypercircuit diagnose` writes beside a finished result."""
+
+    def result(settings: dict[str, Any]) -> dict[str, Any]:
+        return {"energy": 0.5, "diagnostics": {"discarded_weight": 0.25}}
+
+    make_sweep(tmp_path, {"circuit.depth": [2, 4]}, result)
+    numbers = {"discarded_weight": 0.125, "max_entropy": 0.7, "energy_error": 0.01}
+    (tmp_path / "members" / "0001" / "diagnostics.json").write_text(json.dumps(numbers))
+    first, second = gather_sweep(tmp_path)
+    assert (first["discarded_weight"], first["energy_error"]) == (0.25, None)
+    assert [second[name] for name in ("discarded_weight", "entropy_max", "energy_error")] == [
+        0.125,
+        0.7,
+        0.01,
+    ]
+
+
+def test_bonds_of_operators_are_judged_by_energies():
+    """Nothing discarded from a state says nothing about the operator."""
+    groups = [
+        Group({"mpo.max_bond": bond}, [row(energy=energy, discarded_weight=weight)])
+        for bond, energy, weight in ((2, 0.5, 0.0), (4, 0.4, 0.0))
+    ]
+    found = check_convergence(groups, "mpo.max_bond", tolerance=1e-4, threshold=1e-3, unit="nats")
+    assert found.converged is False
+    assert "differ by -0.1" in found.warning
 
 
 def test_known_minimum_replaces_the_best_found(tmp_path: Path):

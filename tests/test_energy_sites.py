@@ -1,5 +1,6 @@
 """Energies of truncated and free states: every kernel against brute force and each other."""
 
+import dataclasses
 import itertools
 import re
 
@@ -215,6 +216,47 @@ def test_error_from_twice_the_bond_covers_that_of_the_exact_state(monkeypatch):
     exact = chances(Brickwork(5), params) @ hamiltonian.diagonal()
     difference = abs(numbers["energy_at_max_bond"] - exact)
     assert 1e-4 < difference <= numbers["energy_error"] < 10 * difference
+
+
+@pytest.mark.parametrize("exact_bond", [8, 0])
+def test_error_on_some_examples_is_one_for_all(exact_bond: int, monkeypatch):
+    """The difference of some examples alone is not: this draw of them misses the energy of all."""
+    monkeypatch.setattr(diagnostics, "_EXACT_BOND", exact_bond)
+    problem = dataclasses.replace(PROBLEMS["logistic-halves"], n_examples=40)
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object, tolerance=1e-3)
+    circuit = Brickwork(5)
+    ansatz = Truncated(circuit, 2)
+    params = uniform(ansatz, hamiltonian.n_qubits)
+    numbers = diagnose(hamiltonian, ansatz, params, n_examples=8, seed=2).numbers
+    assert (numbers["compared_examples"], numbers["energy_error_examples"]) == (8, 40)
+    diagonal = hamiltonian.diagonal()
+    difference = abs((chances(ansatz, params) - chances(circuit, params)) @ diagonal)
+    rows = np.sort(np.random.default_rng(2).permutation(40)[:8])
+    better = circuit if exact_bond else Truncated(circuit, 4)
+    change = chances(ansatz, params) - chances(better, params)
+    each = [change @ hamiltonian.subset(rows[i : i + 1]).diagonal() for i in range(8)]
+    factor = 1 if exact_bond else 2
+    error = np.std(each, ddof=1) / np.sqrt(8)
+    assert numbers["difference_standard_error"] == pytest.approx(error)
+    assert numbers["energy_error_from"].endswith(" and two standard errors over examples")
+    shown = factor * abs(np.mean(each))
+    assert numbers["energy_error"] == pytest.approx(shown + factor * 2 * error)
+    assert difference <= numbers["energy_error"]
+    if exact_bond:
+        assert shown < difference
+
+
+def test_error_is_never_below_rounding():
+    hamiltonian = compiled("logistic-halves")
+    ansatz = Truncated(Brickwork(2), 4)
+    params = uniform(ansatz, hamiltonian.n_qubits)
+    numbers = diagnose(hamiltonian, ansatz, params, n_examples=1).numbers
+    assert numbers["compared_examples"] == 2
+    whole = diagnose(hamiltonian, ansatz, params).numbers
+    assert whole["difference_standard_error"] == 0
+    assert whole["energy_error_from"] == "the exact state"
+    least = 8 * np.finfo(np.float64).eps * abs(whole["energy_at_max_bond"])
+    assert least <= whole["energy_error"] < 1e3 * least
 
 
 # ---------------------------------------------------------------- refusals and helpers

@@ -115,6 +115,15 @@ def test_angles_come_back_digit_for_digit(dtype: type):
     np.testing.assert_array_equal(found, params.ravel())
 
 
+def test_notes_are_comments_of_the_header():
+    circuit = Brickwork(2)
+    params = angles(circuit, 3)
+    plain = to_qasm(circuit, params)
+    version, rest = plain.split("\n", 1)
+    noted = to_qasm(circuit, params, notes=["one", "two\nh q[0];"])
+    assert noted == f"{version}\n// one\n// two\n// h q[0];\n{rest}"
+
+
 def test_large_circuit_streams_in_seconds(tmp_path: Path):
     circuit, n_qubits = Brickwork(4), 50_890
     params = angles(circuit, n_qubits, np.float32)

@@ -13,6 +13,7 @@ from hypercircuit.cli import main
 from hypercircuit.config import Config, ConfigError, load_config
 from hypercircuit.problem import build_problem, load_splits
 from hypercircuit.run import evaluate_run, sample_run, train_run
+from hypercircuit.run_diagnose import diagnostics_of
 from hypercircuit.train import History
 
 TINY = {
@@ -515,10 +516,15 @@ def test_diagnostics_are_files_of_the_run(tmp_path: Path):
         train={"steps": 2, "evaluate_every": 2, "checkpoint_every": 2},
     )
     result = train_run(config, tmp_path, report=lambda _: None)
-    assert "diagnostics" not in result
+    assert set(result["diagnostics"]) == {"discarded_weight", "max_discarded_weight"}
     assert main(["diagnose", str(tmp_path)]) == 0
     numbers = json.loads((tmp_path / "diagnostics.json").read_text())
-    assert numbers["energy_error_from"] == "the exact state"
+    for name, weight in result["diagnostics"].items():
+        assert 0 < weight == pytest.approx(numbers[name], rel=1e-5)
+    assert numbers["energy_error_examples"] == result["energy_examples"]
+    known = diagnostics_of(tmp_path, result)
+    assert known == {**result["diagnostics"], **numbers}
+    assert numbers["energy_error_from"] == "the exact state and two standard errors over examples"
     difference = abs(numbers["energy_at_max_bond"] - numbers["energy_exact"])
     assert difference <= numbers["energy_error"]
     with np.load(tmp_path / "diagnostics.npz") as arrays:

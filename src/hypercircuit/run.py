@@ -80,7 +80,13 @@ from .problem import (
 )
 from .run_diagnose import describe_diagnostics, write_diagnostics
 from .state import Born
-from .study import plot_architecture, plot_training, plot_weights, trusted_optimum
+from .study import (
+    discarded_weights,
+    plot_architecture,
+    plot_training,
+    plot_weights,
+    trusted_optimum,
+)
 from .train import (
     LBFGS,
     OPERATORS,
@@ -392,6 +398,8 @@ def _decode_run(
     if config.state.diagnostics:
         result["diagnostics"] = _diagnose(config, hamiltonian, circuit, params, folder)
         report(describe_diagnostics(result["diagnostics"]))
+    elif isinstance(circuit, Truncated):
+        result["diagnostics"] = discarded_weights(circuit, params)
     return result
 
 
@@ -423,6 +431,7 @@ def _diagnose(
     config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, params: Angles, folder: Path
 ) -> dict[str, Any]:
     n_examples, seed = config.energy.check_examples, config.train.seed
+    hamiltonian = _of_final_examples(config, hamiltonian)  # the error stands beside their energy
     return write_diagnostics(folder, hamiltonian, circuit, params, n_examples=n_examples, seed=seed)
 
 
@@ -446,6 +455,15 @@ def diagnose_run(folder: str | os.PathLike[str], *, report: Report = print) -> d
     return numbers
 
 
+def _of_final_examples(config: Config, hamiltonian: LossHamiltonian) -> LossHamiltonian:
+    """The loss of the examples that the energy of the end is a mean over."""
+    n_final = config.decode.final_examples
+    if not n_final or n_final >= hamiltonian.n_examples:
+        return hamiltonian
+    rows = np.random.default_rng(config.train.seed).permutation(hamiltonian.n_examples)
+    return hamiltonian.subset(np.sort(rows[:n_final]))
+
+
 def _final_energy(
     config: Config,
     hamiltonian: LossHamiltonian,
@@ -457,10 +475,7 @@ def _final_energy(
     mesh: Mesh | None,
 ) -> dict[str, Any] | None:
     """The energy of the end, exact where it can be; None if a signal ended it."""
-    n_final = config.decode.final_examples
-    if n_final and n_final < hamiltonian.n_examples:
-        rows = np.random.default_rng(config.train.seed).permutation(hamiltonian.n_examples)
-        hamiltonian = hamiltonian.subset(np.sort(rows[:n_final]))
+    hamiltonian = _of_final_examples(config, hamiltonian)
     n_examples = hamiltonian.n_examples
     begun = time.perf_counter()
     error = None

@@ -29,6 +29,7 @@ from .study.aggregate import (
     Group,
     check_convergence,
     choose_axes,
+    describe_discarded,
     extrapolate_groups,
     find_minima,
     make_groups,
@@ -245,6 +246,11 @@ def _compare_bonds(
     """Fill in `series` and `warnings`: convergence and limits of groups of equal other settings."""
     keys = list(groups[0].settings)
     bond_key = next((key for key in _BOND_KEYS if key in keys), None)
+    if bond_key != "state.max_bond":
+        for group in groups:
+            words = describe_discarded([group], settings.threshold)
+            if words:
+                comparison["warnings"].append(f"{in_words(group.settings)}: {words}")
     if bond_key is None:
         return []
     series: dict[str, list[int]] = {}
@@ -264,6 +270,12 @@ def _compare_bonds(
         lead = f"{words}: " if words else ""
         if verdict.warning:
             comparison["warnings"].append(lead + verdict.warning)
+        if bond_key == "state.max_bond":
+            # The largest bond dimension is what the verdict is about.
+            below = [each for each in chosen if each.settings[bond_key] not in verdict.bonds[-1:]]
+            words = describe_discarded(below, settings.threshold)
+            if words:
+                comparison["warnings"].append(lead + words)
         entry = {
             "settings": {
                 key: value for key, value in chosen[0].settings.items() if key != bond_key

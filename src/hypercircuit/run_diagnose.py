@@ -8,6 +8,7 @@ entropy.png        entanglement, correlations and discarded weights
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,19 @@ def write_diagnostics(
     return found.numbers
 
 
+def diagnostics_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the state of a run: what its result holds, and what `diagnose` found later.
+
+    **Arguments:**
+
+    - `folder`: of the run.
+    - `result`: what its result.json holds.
+    """
+    file = folder / "diagnostics.json"
+    later = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {**(result.get("diagnostics") or {}), **later}
+
+
 def describe_diagnostics(numbers: dict[str, Any]) -> str:
     """The numbers in a few lines."""
     length = numbers["correlation_length"]
@@ -57,7 +71,8 @@ def describe_diagnostics(numbers: dict[str, Any]) -> str:
     if "discarded_weight" in numbers:
         lines.append(
             f"discarded weight {numbers['discarded_weight']:.2e}; energy of "
-            f"{numbers['compared_examples']} examples {numbers['energy_at_max_bond']:.6f} "
-            f"+- {numbers['energy_error']:.1e} (from {numbers['energy_error_from']})"
+            f"{numbers['compared_examples']} examples {numbers['energy_at_max_bond']:.6f}, that "
+            f"of all {numbers['energy_error_examples']} off by at most about "
+            f"{numbers['energy_error']:.1e} (from {numbers['energy_error_from']})"
         )
     return "\n".join(lines)

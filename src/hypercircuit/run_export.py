@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from .bnn import save_network, save_onnx
-from .circuit import save_qasm
+from .circuit import Truncated, save_qasm
 from .config import ConfigError
 from .methods import Report
 from .problem import bare_circuit, build_problem, class_labels, describe_preprocessing
 from .run import expect, run_config, run_fingerprint
+from .run_diagnose import diagnostics_of
 
 _CIRCUIT, _NETWORKS = ".qasm", (".npz", ".onnx")
 
@@ -33,6 +35,8 @@ def export_run(
     report: Report = print,
 ) -> None:
     """Write a finished run's circuit (`.qasm`) or network (`.npz`, `.onnx`) to each file.
+
+    The circuit of a run with a truncated state is the whole one; the file and the report say so.
 
     **Arguments:**
 
@@ -57,7 +61,11 @@ def export_run(
     labels, preprocessing = class_labels(config, data), describe_preprocessing(config, data)
     for path in paths:
         if path.suffix == _CIRCUIT:
-            save_qasm(path, bare_circuit(problem.circuit), angles, measure=measure)
+            circuit = problem.circuit
+            notes = _untruncated(folder, circuit) if isinstance(circuit, Truncated) else ()
+            save_qasm(path, bare_circuit(circuit), angles, measure=measure, notes=notes)
+            for note in notes:
+                report(note)
             what = f"the circuit of {angles.shape[1]} qubits"
         else:
             assert bits is not None
@@ -77,6 +85,19 @@ def export_run(
                     preprocessing=preprocessing,
                 )
         report(f"{what}: {path}")
+
+
+def _untruncated(folder: Path, circuit: Truncated) -> list[str]:
+    """That the circuit prepares another state than the one that was trained, in two lines."""
+    file = folder / "result.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    weight = diagnostics_of(folder, result).get("discarded_weight")
+    known = "" if weight is None else f", discarded weight {weight:.2g}"
+    return [
+        "this is the circuit without truncation: it prepares the exact state of the angles;",
+        "the energy in result.json belongs to the state truncated to max_bond "
+        f"{circuit.max_bond}{known}",
+    ]
 
 
 def _check(

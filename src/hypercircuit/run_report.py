@@ -211,7 +211,7 @@ def _run_page(
     config = source.config()
     table_ = {} if config is None else config.to_dict()
     history, history_source = _history(source)
-    diagnostics = source.json("diagnostics.json")
+    diagnostics = {**(result.get("diagnostics") or {}), **source.json("diagnostics.json")}
     problem = None
     if config is not None and result.get("status") == "finished":
         report("now the data, for weights and samples")

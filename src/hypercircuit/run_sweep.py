@@ -33,6 +33,7 @@ from .config import Config, ConfigError, load_config
 from .config.values import to_text
 from .methods import Report, check_settings
 from .run import train_run
+from .run_diagnose import diagnostics_of
 from .study.grid import Axis, combine, member_folders
 from .study.members import (
     STATUSES,
@@ -397,6 +398,7 @@ def sweep_rows(folder: str | os.PathLike[str]) -> list[Row]:
         result = member.folder / "result.json"
         if state.status in ("finished", "non-finite") and result.exists():
             found = json.loads(result.read_text(encoding="utf-8"))
+            found["diagnostics"] = diagnostics_of(member.folder, found)
             numbers = flatten({key: found[key] for key in found if key != "versions"})
             for column, name in _DIAGNOSED.items():
                 if name in numbers:

@@ -19,7 +19,7 @@ the least significant bit, such as Qiskit, list amplitudes with the sites revers
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -33,16 +33,23 @@ from .graph import Edge, Graph
 HostAngles = Float[AnyArray, "depth n_qubits kinds"]
 
 
-def to_qasm(circuit: Brickwork | Graph, params: HostAngles, *, measure: bool = False) -> str:
+def to_qasm(
+    circuit: Brickwork | Graph,
+    params: HostAngles,
+    *,
+    measure: bool = False,
+    notes: Sequence[str] = (),
+) -> str:
     """The circuit with these angles as OpenQASM 3.
 
     **Arguments:**
 
     - `measure`: end with the measurement of every qubit into `c`.
+    - `notes`: lines of comment below the version, without their `//`.
 
     **Raises:** `ValueError` for angles of another shape or that are not finite.
     """
-    return "".join(qasm_lines(circuit, params, measure=measure))
+    return "".join(qasm_lines(circuit, params, measure=measure, notes=notes))
 
 
 def save_qasm(
@@ -51,14 +58,19 @@ def save_qasm(
     params: HostAngles,
     *,
     measure: bool = False,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `to_qasm` line by line to a file, atomically; the text is never held as a whole."""
-    lines = qasm_lines(circuit, params, measure=measure)
+    lines = qasm_lines(circuit, params, measure=measure, notes=notes)
     write_atomically(path, lambda file: file.writelines(line.encode() for line in lines))
 
 
 def qasm_lines(
-    circuit: Brickwork | Graph, params: HostAngles, *, measure: bool = False
+    circuit: Brickwork | Graph,
+    params: HostAngles,
+    *,
+    measure: bool = False,
+    notes: Sequence[str] = (),
 ) -> Iterator[str]:
     """The lines of `to_qasm`, each with its end."""
     angles = np.asarray(params, np.float64)
@@ -73,7 +85,7 @@ def qasm_lines(
         raise ValueError(
             f"params must be finite, got {angles[layer, site, kind]} at [{layer}, {site}, {kind}]"
         )
-    return _lines(circuit, angles, measure)
+    return _lines(circuit, angles, measure, notes)
 
 
 def layer_pairs(circuit: Brickwork | Graph, number: int, n_qubits: int) -> tuple[Edge, ...]:
@@ -85,9 +97,14 @@ def layer_pairs(circuit: Brickwork | Graph, number: int, n_qubits: int) -> tuple
     return tuple((site, site + 1) for site in range(number % 2, n_qubits - 1, 2))
 
 
-def _lines(circuit: Brickwork | Graph, angles: np.ndarray, measure: bool) -> Iterator[str]:
+def _lines(
+    circuit: Brickwork | Graph, angles: np.ndarray, measure: bool, notes: Sequence[str]
+) -> Iterator[str]:
     n_qubits = angles.shape[1]
-    yield f'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[{n_qubits}] q;\n'
+    yield "OPENQASM 3.0;\n"
+    for line in "\n".join(notes).splitlines():
+        yield f"// {line}\n"
+    yield f'include "stdgates.inc";\nqubit[{n_qubits}] q;\n'
     for number, layer in enumerate(angles.tolist(), start=1):
         for control, target in layer_pairs(circuit, number, n_qubits):
             yield f"cx q[{control}], q[{target}];\n"

@@ -14,7 +14,11 @@ from .comparison_plots import (
     plot_against as plot_against,
     plot_extrapolation as plot_extrapolation,
 )
-from .diagnostics import Diagnostics as Diagnostics, diagnose as diagnose
+from .diagnostics import (
+    Diagnostics as Diagnostics,
+    diagnose as diagnose,
+    discarded_weights as discarded_weights,
+)
 from .diagnostics_plots import plot_entropy as plot_entropy
 from .dmrg import DMRGResult as DMRGResult, dmrg as dmrg, dmrg_bytes as dmrg_bytes
 from .extrapolate import Extrapolation as Extrapolation, extrapolate as extrapolate

@@ -175,7 +175,8 @@ class Convergence:
                       |E_B - E_b| <= max(tolerance, 2 sqrt(s_b^2 + s_B^2))
                       and the mean discarded weight at B is at most `threshold`
 
-    where the last condition is left out if the runs record no discarded weight.
+    where the last condition is left out if the runs record no discarded weight. The first and the
+    last are for bond dimensions of states; of operators (mpo.max_bond) the energies decide.
 
     **Attributes:**
 
@@ -204,7 +205,8 @@ def check_convergence(
         return Convergence(None, "no run has an energy", (), None, None, None)
     bonds = [bond for bond, _ in points[-2:]]
     last = points[-1][1].summary("energy")
-    weight = points[-1][1].summary("discarded_weight")
+    state = bond_key == "state.max_bond"
+    weight = points[-1][1].summary("discarded_weight") if state else None
     discarded = None if weight is None else weight.mean
     if discarded is not None and discarded <= NOTHING:
         return Convergence(True, "", bonds, None, None, discarded)
@@ -233,6 +235,32 @@ def check_convergence(
         warning = f"convergence unknown: {bond_key} = {bonds[0]} is the only one with energies"
         return Convergence(None, warning, bonds, None, None, discarded)
     return Convergence(True, "", bonds, difference, limit, discarded)
+
+
+def describe_discarded(groups: Sequence[Group], threshold: float) -> str:
+    """A warning of the groups whose runs discard more than `threshold` on average, or "".
+
+    It names the depth and the bond dimension of each, as the runs record them.
+    """
+    found = []
+    for group in groups:
+        weight = group.summary("discarded_weight")
+        if weight is None or not weight.mean > threshold:
+            continue
+        places = []
+        for name, key in (("depth", "circuit.depth"), ("bond", "state.max_bond")):
+            column = "max_bond" if name == "bond" else name
+            values = {row[column] for row in group.ended if row.get(column) is not None}
+            if key in group.settings:
+                values = {group.settings[key]}
+            if values:
+                places.append(f"{name} {', '.join(map(str, sorted(values)))}")
+        found.append(f"{weight.mean:.2g}" + (f" at {', '.join(places)}" if places else ""))
+    if not found:
+        return ""
+    return f"not converged in bond dimension: discarded weight above {threshold:.2g}: " + "; ".join(
+        found
+    )
 
 
 def extrapolate_groups(groups: Sequence[Group], *, points: int = 4) -> Extrapolation | str:

@@ -5,12 +5,18 @@ circuit is shallow enough. If the error at least halves with every doubling,
 
     |E(chi) - E| <= 2 |E(chi) - E(2 chi)|,
 
-which is the estimate where the exact state is out of reach.
+which is the estimate where the exact state is out of reach. The differences d_i of examples are
+measured on n of the N examples that the energy is a mean over. Where n < N, two standard errors of
+their mean are added before the factor f (2, or 1 of the exact state), so that the error is that of
+all the examples, and it is never below the rounding of the energy::
+
+    error = f (|mean_i d_i| + 2 std(d_i) / sqrt(n)) + 3 standard errors of energies that are sampled
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -34,6 +40,8 @@ from ..state.diagnostics import (
 #: Exact bonds up to this are evaluated for comparison.
 _EXACT_BOND = 8
 _SAMPLES = 1024
+#: Energies are equal up to so many units of rounding.
+_ROUNDING = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +72,11 @@ def diagnose(
 
     **Arguments:**
 
-    - `n_examples`: of those energies that truncation errors are measured with, drawn with `seed`.
+    - `hamiltonian`: of the examples whose mean energy the error is reported for.
+    - `n_examples`: of those energies that truncation errors are measured with, drawn with `seed`;
+      two if it is less. The error is for all examples of `hamiltonian` nevertheless, see the
+      module; `difference_standard_error` is what the other examples leave open of the mean
+      difference, 0 if none is left out.
 
     **Raises:** `ValueError` for a graph and for a noisy circuit.
     """
@@ -94,10 +106,25 @@ def diagnose(
     if isinstance(circuit, Truncated):
         assert isinstance(state, ChainMPS)
         arrays["discarded"] = np.asarray(state.discarded, np.float64)
-        numbers["discarded_weight"] = float(arrays["discarded"].sum())
-        numbers["max_discarded_weight"] = float(arrays["discarded"].max(initial=0.0))
+        numbers |= _weights(arrays["discarded"])
         numbers |= _truncation(hamiltonian, circuit, params, state, n_examples, seed)
     return Diagnostics(numbers, arrays)
+
+
+def discarded_weights(circuit: Truncated, params: Angles) -> dict[str, float]:
+    """The squared norm that truncation throws away: `discarded_weight`, summed over layers and
+    bonds, and `max_discarded_weight`, the largest at one bond of one layer.
+    """
+    state = jax.jit(lambda p: prepare_state(circuit, p))(params)
+    assert isinstance(state, ChainMPS)
+    return _weights(np.asarray(state.discarded, np.float64))
+
+
+def _weights(discarded: np.ndarray) -> dict[str, float]:
+    return {
+        "discarded_weight": float(discarded.sum()),
+        "max_discarded_weight": float(discarded.max(initial=0.0)),
+    }
 
 
 def _architecture(network: Network, state: State, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -144,34 +171,47 @@ def _truncation(
     seed: int,
 ) -> dict[str, Any]:
     """The energy and the overlap with less truncation, and with none where that is possible."""
+    n_examples = max(2, n_examples)  # one has no standard error
     rows = np.random.default_rng(seed).permutation(hamiltonian.n_examples)[:n_examples]
     part = hamiltonian.subset(np.sort(rows))
     wider = dataclasses.replace(circuit, max_bond=2 * circuit.max_bond)
     kind = _kind(part, wider)
-    own, own_error = _energy(kind, part, circuit, params, seed)
-    better, better_error = _energy(kind, part, wider, params, seed)
+    own, own_error = _energies(kind, part, circuit, params, seed)
+    better, better_error = _energies(kind, part, wider, params, seed)
+    sampling = own_error + better_error
+    difference, factor = own - better, 2
+    source = "twice the difference from twice the bond dimension"
     numbers: dict[str, Any] = {
         "compared_examples": part.n_examples,
         "compared_energy_kind": kind.name,
-        "energy_at_max_bond": own,
-        "energy_at_twice_max_bond": better,
+        "energy_at_max_bond": float(own.mean()),
+        "energy_at_twice_max_bond": float(better.mean()),
         "log_overlap_with_twice_max_bond": _log_overlap(
             state, jax.jit(lambda p: prepare_state(wider, p))(params)
         ),
-        "energy_error": 2 * abs(own - better) + own_error + better_error,
-        "energy_error_from": "twice the difference from twice the bond dimension",
     }
     exact = circuit.circuit
     if exact.max_bond <= _EXACT_BOND and (
         why_not_exact(part, exact) is None or not isinstance(kind, Exact)
     ):
-        value, error = _energy(kind, part, exact, params, seed)
-        numbers["energy_exact"] = value
-        numbers["energy_error"] = abs(own - value) + own_error + error
-        numbers["energy_error_from"] = "the exact state"
+        values, error = _energies(kind, part, exact, params, seed)
+        sampling = own_error + error
+        difference, factor, source = own - values, 1, "the exact state"
+        numbers["energy_exact"] = float(values.mean())
         whole = jax.jit(lambda p: prepare_state(exact, p))(params)
         numbers["log_overlap_with_exact"] = _log_overlap(state, whole)
-    return numbers
+    open_ = 0.0
+    if part.n_examples < hamiltonian.n_examples:
+        open_ = float(difference.std(ddof=1)) / math.sqrt(part.n_examples)
+        source += " and two standard errors over examples"
+    rounding = _ROUNDING * float(np.finfo(params.dtype).eps) * abs(float(own.mean()))
+    error = factor * (abs(float(difference.mean())) + 2 * open_) + sampling
+    return numbers | {
+        "difference_standard_error": open_,
+        "energy_error": max(error, rounding),
+        "energy_error_examples": hamiltonian.n_examples,
+        "energy_error_from": source,
+    }
 
 
 def _kind(hamiltonian: LossHamiltonian, circuit: Chain) -> EnergyKind:
@@ -181,19 +221,20 @@ def _kind(hamiltonian: LossHamiltonian, circuit: Chain) -> EnergyKind:
     return Sampled(_SAMPLES) if hamiltonian.network.n_hidden else Cumulant(2)
 
 
-def _energy(
+def _energies(
     kind: EnergyKind, hamiltonian: LossHamiltonian, circuit: Chain, params: Angles, seed: int
-) -> tuple[float, float]:
-    """The mean energy of all the examples, and three standard errors where it is sampled."""
+) -> tuple[np.ndarray, float]:
+    """The energy of every example, and three standard errors of the mean where it is sampled."""
     size = min(100, hamiltonian.n_examples)
     energy = kind.prepare(hamiltonian, circuit, batch_size=size, dtype=np.dtype(params.dtype))
-    function, total, error = energy.value_function(), 0.0, 0.0
+    function, error = energy.value_function(), 0.0
+    values = []
     for rows, batch in energy.batches(np.arange(hamiltonian.n_examples)):
         batch = energy.with_key(batch, jax.random.key(seed))
-        total += float(np.asarray(function(params, batch), np.float64)[: len(rows)].sum())
+        values.append(np.asarray(function(params, batch), np.float64)[: len(rows)])
         if isinstance(energy, SampledEnergy):
             error += 3 * float(energy.estimate(params, batch).standard_error)
-    return total / hamiltonian.n_examples, error
+    return np.concatenate(values), error
 
 
 def _log_overlap(one: Any, other: Any) -> float:

@@ -18,9 +18,9 @@ Parquet and CSV, and `flatten` finds the numbers of a result. Columns of a sweep
 | | compilation, the final energy, all of the last attempt |
 | `architecture.NAME.OPTION` | probability of an option of an architecture choice |
 
-and every other number of `result.json` under its name, a point between the names of nested tables;
-lists are not gathered. What a run has no value of is null (an empty field in CSV); a quantity that
-no run has a value of has no column.
+and every other number of `result.json`, and of `diagnostics.json` under `diagnostics`, under its
+name, a point between the names of nested tables; lists are not gathered. What a run has no value of
+is null (an empty field in CSV); a quantity that no run has a value of has no column.
 """
 
 from __future__ import annotations

@@ -310,6 +310,9 @@ def _truncation(config: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Co
                 number(diagnostics.get("discarded_weight"), ".2g"),
             ]
         )
+    if diagnostics.get("discarded_weight") is not None:
+        weight = number(diagnostics["discarded_weight"], ".2g")
+        return join(["not measured; discarded weight ", weight])
     if config.get("state", {}).get("engine") == "truncated":
         return "not measured"
     return NOT_USED
@@ -790,6 +793,7 @@ def entanglement(
         "energy_at_max_bond": "energy of the compared examples",
         "energy_at_twice_max_bond": "the same at twice the bond dimension",
         "energy_exact": "the same of the exact state",
+        "difference_standard_error": "standard error of the difference over examples",
         "log_overlap_with_twice_max_bond": "log overlap with twice the bond dimension",
         "log_overlap_with_exact": "log overlap with the exact state",
         "max_mutual_information": "largest shared information (nats)",
