@@ -312,7 +312,6 @@ def refused(message: str, checkpoint: Path, problem: Problem = PROBLEM, **change
         ("seed=3, this run has seed=4", {"seed": 4}),
         ("energy=cumulant-2, this run has energy=exact", {"energy": Exact()}),
         ("batch_size=10, this run has batch_size=43", {"schedule": Schedule(batch_size=50)}),
-        ("data=", {"interval": (-0.3, 1.0)}),
         ("loss=logistic, this run has loss=squared", {"loss": "squared"}),
         ("network=", {"scale": 0.6}),
         ("network=", {"encoding": (0.0, 1.0)}),
@@ -325,6 +324,11 @@ def test_checkpoint_of_another_problem_is_refused(settings: str, changes: dict, 
     others = {name: changes[name] for name in changes.keys() - of_problem}
     message = f"was made with {settings}.*; resume with the same settings"
     refused(message, checkpoint, problem, **others)
+
+
+def test_checkpoint_of_other_data_is_refused(checkpoint: Path):
+    message = "data have changed since the checkpoint in .* choose an empty folder"
+    refused(message, checkpoint, dataclasses.replace(PROBLEM, interval=(-0.3, 1.0)))
 
 
 @pytest.mark.parametrize(
