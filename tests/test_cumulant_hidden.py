@@ -19,7 +19,7 @@ from hypercircuit.bnn import (
     neuron_gates,
     scale_choice,
 )
-from hypercircuit.circuit import Brickwork
+from hypercircuit.circuit import Brickwork, FreeMPS, Truncated
 from hypercircuit.data import Dataset
 from hypercircuit.energy import Cumulant
 from hypercircuit.energy.cumulant_hidden import HiddenCumulantEnergy
@@ -27,7 +27,7 @@ from hypercircuit.energy.gaussian import NearlyNormal
 from hypercircuit.energy.pairs import pair_cumulants
 from hypercircuit.energy.sectors import SectorEnergy
 from hypercircuit.hamiltonian import LOSSES, LossHamiltonian, NoTerms
-from hypercircuit.state import bit_cumulants, exact_mps
+from hypercircuit.state import bit_cumulants, exact_mps, prepare_state
 
 UNEQUAL = ((-1.0, 1.0), (0.5, -1.0))
 THREE = ((-3.0, 1.0), (0.0, 1.0), (0.5, -1.0))
@@ -401,6 +401,62 @@ def test_gradient_equals_finite_differences(depth: int, order: int, problem: Hid
         above, _ = run(params + 1e-5 * direction, batch)
         below, _ = run(params - 1e-5 * direction, batch)
         assert abs((above - below) / 2e-5 - (gradient * direction).sum()) < 1e-6
+
+
+# ---------------------------------------------------------------- states of site tensors
+
+
+@pytest.mark.parametrize(
+    ("depth", "problem"),
+    [
+        (3, Hidden((2, 2, 2), gates=True, own_codings=UNEQUAL, order="neuron-reversed")),
+        (2, Hidden((3, 2, 3), "softmax", skip=True)),
+        (3, Hidden((3, 2, 2), "logistic", order="class-reversed", bias=False)),
+        (2, Hidden((3, 2, 1), "logistic", scales=(0.3, 0.9), codings=UNEQUAL, bias=False)),
+        pytest.param(
+            2,
+            Hidden((2, 2, 2, 1), "logistic", order="class", encodings=(*UNEQUAL, (-1.0, 1.0))),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_site_tensors_of_a_circuit_have_the_energies_of_its_cells(depth: int, problem: Hidden):
+    n, n_qubits = problem.n_examples, problem.network.n_qubits
+    params = angles(depth, n_qubits)
+    found = []
+    for circuit in (Brickwork(depth), Truncated(Brickwork(depth), 2 ** (depth // 2))):
+        energy = Cumulant().prepare(problem.hamiltonian, circuit, batch_size=n, dtype=np.float64)
+        function = jax.jit(lambda p, b, energy=energy: energy.per_example(p, b))
+        found.append(function(params, energy.batch(np.arange(n))))
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("ansatz", "problem", "atol"),
+    [
+        (FreeMPS(3), Hidden((7, 1, 2), "hinge", activation="sigmoid", hidden_scale=0.5), 0.03),
+        (
+            Truncated(Brickwork(5), 2),
+            Hidden((3, 2, 1), "logistic", own_codings=THREE, bias=False),
+            0.02,
+        ),
+        (FreeMPS(2), Hidden((3, 2, 2), "logistic", order="class", bias=False, skip=True), 0.03),
+    ],
+)
+def test_energy_in_site_tensors_is_close_to_brute_force(ansatz, problem: Hidden, atol: float):
+    n, n_qubits = problem.n_examples, problem.network.n_qubits
+    params = ansatz.init(jax.random.key(2), n_qubits, how="uniform", dtype=jnp.float64)
+    energy = Cumulant().prepare(problem.hamiltonian, ansatz, batch_size=n, dtype=np.float64)
+    batch = energy.batch(np.arange(n))
+    amplitudes = np.asarray(prepare_state(ansatz, params).to_statevector())
+    expected = problem.energies(np.abs(amplitudes) ** 2)
+    found = energy.value_function()(params, batch)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+    run = jax.jit(jax.value_and_grad(energy))
+    _, gradient = run(params, batch)
+    direction = np.random.default_rng(1).normal(size=params.shape)
+    above, below = (run(params + s * direction, batch)[0] for s in (1e-5, -1e-5))
+    assert abs((above - below) / 2e-5 - (gradient * direction).sum()) < 1e-6
 
 
 # ---------------------------------------------------------------- parts

@@ -9,22 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypercircuit.bnn import Dense, Network
 from hypercircuit.circuit import Brickwork, FreeMPS, Truncated
 from hypercircuit.energy import (
     MPO,
+    Contraction,
     Cumulant,
     Exact,
     Sampled,
     Statevector,
-    choose_energy,
-    why_not_exact,
 )
 from hypercircuit.energy.linear import linear_outputs
 from hypercircuit.energy.site_moments import swept_cumulants
 from hypercircuit.energy.site_operators import site_expectations, site_operators
 from hypercircuit.energy.site_scan import in_groups, segmented_scan
-from hypercircuit.hamiltonian import DiagonalMPO, Logistic, compile_loss
+from hypercircuit.hamiltonian import DiagonalMPO, compile_loss
 from hypercircuit.state import prepare_state
 from hypercircuit.study import diagnose, diagnostics
 from problems import PROBLEMS
@@ -263,25 +261,8 @@ def test_error_is_never_below_rounding():
 
 
 def test_what_these_states_do_not_evaluate_is_refused():
-    network = Network((Dense(3, 2), Dense(2, 1)), order="neuron")
-    data = PROBLEMS["one-vs-rest"].data
-    data = type(data)(
-        x=np.tile(data.x[:, :1], (1, 3)),
-        y=data.y % 2,
-        n_classes=2,
-        image_shape=None,
-        step=None,
-        name="two",
-    )
-    hamiltonian = compile_loss(network, data, Logistic())
-    with refuses("takes exact states (Brickwork), got FreeMPS"):
-        Exact().prepare(hamiltonian, FreeMPS(2), batch_size=2)
-    assert "hidden layers are evaluated in exact states only" in why_not_exact(
-        hamiltonian, FreeMPS(2)
-    )
-    kind, why = choose_energy(hamiltonian, None, FreeMPS(2))
-    assert isinstance(kind, Sampled)
-    assert "hidden layers" in why
+    with refuses("takes exact states (Brickwork), got FreeMPS; for states of bounded bond use"):
+        Contraction().prepare(compiled("one-vs-rest"), FreeMPS(2), batch_size=2)
     with refuses("order must be 2 for a FreeMPS state, got 4"):
         Cumulant(4).prepare(compiled("one-vs-rest"), FreeMPS(2), batch_size=2)
     with refuses("max_bond must be at least 1, got 0"):

@@ -24,9 +24,15 @@ from hypercircuit.bnn import (
     scale_choice,
     skip_choice,
 )
-from hypercircuit.circuit import Brickwork
+from hypercircuit.circuit import Brickwork, FreeMPS, Truncated
 from hypercircuit.data import Dataset, binarise, load_mnist
-from hypercircuit.energy import Exact
+from hypercircuit.energy import (
+    Exact,
+    Sampled,
+    choose_energy,
+    hidden as hidden_energy,
+    why_not_exact,
+)
 from hypercircuit.hamiltonian import (
     LOSSES,
     Expansion,
@@ -40,6 +46,7 @@ from hypercircuit.hamiltonian import (
     compile_loss,
     hidden,
 )
+from hypercircuit.state import prepare_state
 from problems import ORACLE_NAMES
 
 
@@ -522,6 +529,76 @@ def test_float32_and_every_example_by_itself(case: Hidden):
     for row, value in zip([4, 1], each[:2], strict=True):
         alone = hamiltonian.subset(np.array([row])).diagonal()
         assert value == pytest.approx(oracle_energy(params, alone), rel=0, abs=1e-5)
+
+
+# ---------------------------------------------------------------- states of site tensors
+
+
+def of_tensors(ansatz: FreeMPS | Truncated, params: np.ndarray, diagonal: np.ndarray) -> float:
+    amplitudes = np.asarray(prepare_state(ansatz, params).to_statevector())
+    return float(np.abs(amplitudes) ** 2 @ diagonal)
+
+
+@pytest.mark.parametrize(
+    ("ansatz", "case"),
+    [
+        (FreeMPS(3), Hidden("logistic", (2, 2, 2), activation="tanh", order="neuron-reversed")),
+        (FreeMPS(2), Hidden("pairwise-logistic", (2, 1, 3), 0.5, "relu", skip=True)),
+        (
+            Truncated(Brickwork(4, "ry"), 2),
+            Hidden("logistic", (2, 2, 1), 0.5, bias=False, order="neuron-reversed"),
+        ),
+        (FreeMPS(2, real=True), Hidden("squared", (2, 2, 2), 0.5, "relu", (OWN_ENCODING,))),
+        (FreeMPS(3), Hidden("sigmoid-squared", (2, 2, 1), choices=(ACTIVATION, GATE))),
+        (FreeMPS(1), Hidden("logistic", (3, 2, 1), 0.5, "tanh", expansion=Lattice())),
+        pytest.param(
+            Truncated(Brickwork(5), 3),
+            Hidden("pairwise-logistic", (2, 1, 3), 0.5, "relu", skip=True),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            FreeMPS(3),
+            Hidden("logistic", (2, 2, 1), choices=(SKIP, SCALE), order="neuron-reversed"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Truncated(Brickwork(6), 4, 0.0, "parallel"),
+            Hidden("logistic", (2, 2, 1), 0.5, choices=(TWO_ENCODINGS, GATE), bias=False),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_energy_and_gradient_in_states_of_site_tensors(ansatz, case: Hidden):
+    hamiltonian = case.compile()
+    diagonal, n_qubits = hamiltonian.diagonal(), hamiltonian.n_qubits
+    params = ansatz.init(jax.random.key(3), n_qubits, how="uniform", dtype=jnp.float64)
+    energy = Exact().prepare(hamiltonian, ansatz, batch_size=3, dtype=np.float64)
+    function = jax.jit(jax.value_and_grad(lambda p, b: energy(p, b)))
+    parts = [function(params, batch) for _, batch in energy.batches(np.arange(5))]
+    value, gradient = (sum(each) for each in zip(*parts, strict=True))
+    assert abs(value - of_tensors(ansatz, params, diagonal)) < 1e-10
+    direction = np.random.default_rng(0).normal(size=params.shape)
+    ahead, behind = (of_tensors(ansatz, params + s * direction, diagonal) for s in (1e-5, -1e-5))
+    assert abs(np.sum(gradient * direction) - (ahead - behind) / 2e-5) < 1e-7
+
+
+def test_what_hidden_layers_cost_in_site_tensors(monkeypatch: pytest.MonkeyPatch):
+    hamiltonian = Hidden("logistic", (3, 2, 1), 0.5, expansion=Lattice()).compile()
+    ansatz = FreeMPS(4)
+    assert why_not_exact(hamiltonian, ansatz) is None
+    wide, narrow = (hidden_energy.hidden_operations(hamiltonian, FreeMPS(b)) for b in (8, 4))
+    assert 16 < wide / narrow < 64
+    # Complex matrices of size 16 meet their frequencies at four sites of two neurons.
+    basis, terms = hamiltonian.terms.basis, hamiltonian.terms
+    inputs = terms.neurons.inputs(hamiltonian.data, np.arange(5))
+    products = 2 * 4 * basis.n_terms(terms.neurons, inputs).max() * 16 * 16**3
+    assert products < narrow < 1.5 * products
+    kind, why = choose_energy(hamiltonian, None, FreeMPS(256))
+    assert isinstance(kind, Sampled)
+    assert "floating-point operations in a state of bond 256, more than 2e+10" in why
+    monkeypatch.setattr(hidden_energy, "MOST_BYTES", 2**14)
+    with refuses("maps of 11 sites at max_bond=4 take 0.0 GiB, more than 0 GiB; take a smaller"):
+        Exact().prepare(hamiltonian, ansatz, batch_size=2)
 
 
 # ---------------------------------------------------------------- full size

@@ -548,10 +548,6 @@ def test_diagnostics_are_files_of_the_run(tmp_path: Path):
             {"state": {"engine": "truncated"}, "energy": {"order": 4}},
             "energy.order must be 2 in states of bounded bond, got 4",
         ),
-        (
-            {"state": {"engine": "truncated"}, "network": {"hidden": [3], "outputs": 1}},
-            "energy.kind='cumulant' of a network with hidden layers takes exact states",
-        ),
     ],
 )
 def test_settings_of_the_state_that_do_not_fit_are_refused(sections: dict, message: str):

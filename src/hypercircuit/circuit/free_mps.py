@@ -57,6 +57,11 @@ class FreeMPS(eqx.Module):
         """Numbers per entry of a tensor: 1 for real states, 2 for complex ones."""
         return 1 if self.real else 2
 
+    @property
+    def doubled_bond(self) -> int:
+        """The dimension of the doubled bond, in its basis of real numbers."""
+        return self.max_bond * (self.max_bond + 1) // 2 if self.real else self.max_bond**2
+
     def shape(self, n_qubits: int) -> tuple[int, int, int]:
         """The shape of the parameters for a chain of `n_qubits`."""
         return (self.max_bond, n_qubits, 2 * self.max_bond * self.kinds)

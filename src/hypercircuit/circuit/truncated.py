@@ -57,6 +57,12 @@ class Truncated(eqx.Module):
         return self.circuit.rotations
 
     @property
+    def doubled_bond(self) -> int:
+        """The dimension of the doubled bond, in its basis of real numbers."""
+        bond = self.max_bond
+        return bond**2 if self.rotations == "ry-rz" else bond * (bond + 1) // 2
+
+    @property
     def correlation_range(self) -> int:
         """That of the circuit; what truncation adds beyond it counts as an error of truncation."""
         return self.circuit.correlation_range

@@ -438,13 +438,6 @@ def _check_state(config: Config) -> None:
             f"energy.order must be 2 in states of bounded bond, got {config.energy.order}; set "
             "energy.order=2, or state.engine='exact'"
         )
-    if kind in ("cumulant", "exact") and config.network.hidden:
-        raise ConfigError(
-            f"energy.kind={kind!r} of a network with hidden layers takes exact states, got "
-            f"network.hidden={list(config.network.hidden)} and states of bounded bond "
-            "(state.engine='truncated' or circuit.ansatz='free-mps'); set energy.kind='sampled', "
-            "'mpo' or 'statevector', or state.engine='exact'"
-        )
 
 
 def _get(config: Config, key: str) -> Any:

@@ -48,7 +48,8 @@ class Cumulant:
     - `n_steps`: nodes of the softmax integral.
 
     **Raises:** `ValueError` for another order or fewer than 4 nodes or steps; `prepare` for order
-    4 on layers that are not in order "neuron", and for more than 256 settings of global choices.
+    4 on layers that are not in order "neuron" or in truncated and free states, and for more than
+    256 settings of global choices.
     """
 
     order: int = 2
@@ -81,10 +82,15 @@ class Cumulant:
         arguments = (hamiltonian, circuit, batch_size, np.dtype(dtype))
         if isinstance(hamiltonian.terms, SectorTerms):
             return SectorEnergy(*arguments, self)
+        if not network.n_hidden and isinstance(hamiltonian.loss, SquaredError):
+            return QuadraticEnergy(*arguments)
+        if self.order > 2 and isinstance(circuit, (Truncated, FreeMPS)):
+            raise ValueError(
+                f"order must be 2 for a {type(circuit).__name__} state, got {self.order}; "
+                "use Cumulant(2)"
+            )
         if network.n_hidden:
             return HiddenCumulantEnergy(*arguments, self)
-        if isinstance(hamiltonian.loss, SquaredError):
-            return QuadraticEnergy(*arguments)
         return CumulantEnergy(*arguments, self)
 
 
@@ -110,11 +116,6 @@ class CumulantEnergy(PreparedEnergy):
         settings: Cumulant,
     ) -> None:
         super().__init__(hamiltonian, circuit, batch_size, dtype)
-        if settings.order > 2 and isinstance(circuit, (Truncated, FreeMPS)):
-            raise ValueError(
-                f"order must be 2 for a {type(circuit).__name__} state, got {settings.order}; "
-                "use Cumulant(2)"
-            )
         self.settings = settings
         self.outputs = linear_outputs(hamiltonian)
         self.expected = ExpectedLoss(

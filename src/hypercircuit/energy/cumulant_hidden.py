@@ -14,8 +14,10 @@ the pre-activation through the last few weights, to first order by Stein's ident
 
     E[y a(z)] = E[y] E[a] + Cov(y, z) E[a'(z)],    y = (choice's projector) v_c, .. v_c v_d
 
-with exact joint moments of y and exact covariances (`windows`). In order "class" outgoing weights
-lie far away, and layer follows layer: a form of independent weights and independent inputs a_j has
+with exact joint moments of y and exact covariances (`windows`). A free matrix product state, where
+bits are correlated at any distance, keeps covariances of y within 16 sites; the cumulants of z are
+exact there, too. In order "class" outgoing weights lie far away, and layer follows layer: a form of
+independent weights and independent inputs a_j has
 
     mean = sum_j E[w_j] E[a_j],    variance = Var(sum_j w_j E[a_j]) + sum_j E[w_j^2] Var(a_j),
 
@@ -34,22 +36,25 @@ from jaxtyping import Array, Float
 
 from .._types import AnyArray
 from ..bnn import Encoding, Network
-from ..circuit import Chain
+from ..circuit import Chain, FreeMPS
 from ..hamiltonian import LossHamiltonian
 from ..hamiltonian.linear import exact_inputs
-from ..state import Band, ExactMPS, State, bit_cumulants
+from ..state import Band, ChainMPS, State, bit_cumulants
 from .base import Batch, PreparedEnergy
 from .expected import ExpectedLoss, Labels, Outputs, labels
 from .gaussian import NearlyNormal
 from .lattice import input_cuts, sign_cut
 from .linear import LinearOutputs, linear_forms
 from .pairs import pair_cumulants
+from .site_moments import swept_cumulants
 from .windows import JointMoments, Windows, joint_moments, windows_between
 
 if TYPE_CHECKING:
     from .cumulant import Cumulant
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+#: Sites within which bits of a free matrix product state count as correlated.
+FREE_RANGE = 16
 
 
 class HiddenBatch(Batch):
@@ -98,6 +103,7 @@ class _Layer:
 
     def of_bits(
         self,
+        mps: State,
         probabilities: Float[Array, " n_qubits"],
         bands: tuple[Band, ...],
         x: Float[Array, "n fan_in"],
@@ -111,7 +117,7 @@ class _Layer:
         - `x`, `variance`: the inputs, or their means and variances if they vary, in their order.
         """
         inputs = x[:, self.columns]
-        first = self.forms[0].of_bits(probabilities, bands, inputs, order)
+        first = _of_bits(self.forms[0], mps, probabilities, bands, inputs, order)
         every = [first, *(self.forms[0].recoded(first, inputs, form) for form in self.forms[1:])]
         if variance is None:
             return every
@@ -121,6 +127,8 @@ class _Layer:
 
 class HiddenCumulantEnergy(PreparedEnergy):
     """See [`hypercircuit.Cumulant`][] and the module's text."""
+
+    site_tensors = True
 
     def __init__(
         self,
@@ -143,7 +151,7 @@ class HiddenCumulantEnergy(PreparedEnergy):
             hamiltonian.loss, network.n_outputs, settings.n_nodes, settings.n_steps, self.dtype
         )
         last = len(network.layers) - 1
-        reach = self.circuit.correlation_range
+        reach = FREE_RANGE if isinstance(circuit, FreeMPS) else self.circuit.correlation_range
         numbers = range(1) if self.by_neuron else range(last + 1)
         self.layers = [_layer(network, number, self.by_neuron, reach) for number in numbers]
         self.skip = None
@@ -180,19 +188,17 @@ class HiddenCumulantEnergy(PreparedEnergy):
         )
 
     def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
-        assert isinstance(mps, ExactMPS)
         assert isinstance(batch, HiddenBatch)
         return self.expected(self.outputs(mps, batch), batch.labels)
 
-    def outputs(self, mps: ExactMPS, batch: HiddenBatch) -> Outputs:
+    def outputs(self, mps: State, batch: HiddenBatch) -> Outputs:
         """The cumulants of the logits of every example."""
-        order = self.settings.order
-        bits = pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
+        bits = self._bits(mps)
         follow = self._by_neuron if self.by_neuron else self._by_layer
         cumulants, covariance = follow(mps, batch, *bits)
         if self.skip is not None:
             forms, columns = self.skip
-            direct = forms.of_bits(*bits, batch.x[:, columns], self.settings.order)
+            direct = _of_bits(forms, mps, *bits, batch.x[:, columns], self.settings.order)
             cumulants = tuple(a + b for a, b in zip(cumulants, direct, strict=True))
         scale = self.network.logit_scale
         scaled = tuple(scale**n * each for n, each in enumerate(cumulants, 1))
@@ -200,9 +206,18 @@ class HiddenCumulantEnergy(PreparedEnergy):
             covariance = scale**2 * covariance
         return Outputs(scaled, covariance, scale * self.half_step)
 
+    def _bits(self, mps: State) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
+        order = self.settings.order
+        if not isinstance(mps, ChainMPS):
+            return pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
+        if mps.correlation_range is None:
+            near = min(FREE_RANGE, mps.n_qubits - 1)
+            mps = dataclasses.replace(mps, correlation_range=near)
+        return bit_cumulants(mps, order)
+
     def _by_neuron(
         self,
-        mps: ExactMPS,
+        mps: State,
         batch: HiddenBatch,
         probabilities: Float[Array, " n_qubits"],
         bands: tuple[Band, ...],
@@ -212,7 +227,8 @@ class HiddenCumulantEnergy(PreparedEnergy):
         assert layer.windows is not None
         encoding = self.network.layers[1].encoding
         every = [
-            NearlyNormal.of(each) for each in layer.of_bits(probabilities, bands, batch.x, order)
+            NearlyNormal.of(each)
+            for each in layer.of_bits(mps, probabilities, bands, batch.x, order)
         ]
         moments = joint_moments(mps, layer.windows)
         edges = self._edges(layer, batch.x)
@@ -271,7 +287,7 @@ class HiddenCumulantEnergy(PreparedEnergy):
 
     def _by_layer(
         self,
-        mps: ExactMPS,
+        mps: State,
         batch: HiddenBatch,
         probabilities: Float[Array, " n_qubits"],
         bands: tuple[Band, ...],
@@ -281,7 +297,7 @@ class HiddenCumulantEnergy(PreparedEnergy):
         variance: jax.Array | None = None
         covariance: jax.Array | None = None
         for number, layer in enumerate(self.layers):
-            every = layer.of_bits(probabilities, bands, mean, 2, variance)
+            every = layer.of_bits(mps, probabilities, bands, mean, 2, variance)
             if number == len(self.layers) - 1:
                 if self.expected.needs_covariance:
                     assert variance is not None
@@ -321,6 +337,20 @@ class HiddenCumulantEnergy(PreparedEnergy):
         assert layer.windows is not None
         inputs = x[:, x.shape[1] - layer.windows.n_weights :]
         return [form.gain * inputs for form in layer.forms]
+
+
+def _of_bits(
+    form: LinearOutputs,
+    mps: State,
+    probabilities: jax.Array,
+    bands: tuple[Band, ...],
+    x: jax.Array,
+    order: int,
+) -> tuple[jax.Array, ...]:
+    """The cumulants of forms, by a sweep where bits are correlated at any distance."""
+    if isinstance(mps, ChainMPS) and mps.correlation_range is None:
+        return swept_cumulants(form, mps, x)
+    return form.of_bits(probabilities, bands, x, order)
 
 
 def _by_neuron(network: Network) -> bool:

@@ -28,7 +28,7 @@ from .base import Batch, PreparedEnergy
 from .chain import WorkItems, sweep, window_maps
 from .connected import ConnectedWork, connected_sums, plan_connected
 from .forms import linear_forms
-from .hidden import HiddenEnergy
+from .hidden import HiddenEnergy, hidden_operations
 from .linear import linear_outputs, mean_outputs
 from .plan import Layout, frequency_chunks, pack_items, separated, window_list
 from .sectors import SectorEnergy
@@ -72,8 +72,8 @@ class Exact:
 def why_not_exact(hamiltonian: LossHamiltonian, circuit: Ansatz) -> str | None:
     """Why an energy has no exact value to be compared with, or None where it has one.
 
-    Some losses have no product terms; in states of site tensors those of hidden layers are not
-    evaluated, and those of all outputs together at a cost that large registers do not allow.
+    Some losses have no product terms; in states of site tensors those of hidden layers, and those
+    of all outputs together, have a cost that large registers and bonds do not allow.
     """
     terms = hamiltonian.terms
     if isinstance(terms, NoTerms):
@@ -82,15 +82,16 @@ def why_not_exact(hamiltonian: LossHamiltonian, circuit: Ansatz) -> str | None:
         return None
     parts = terms.sectors if isinstance(terms, SectorTerms) else ()
     for each in (sector.hamiltonian for sector in parts) if parts else (hamiltonian,):
+        work = 0.0
         if isinstance(each.terms, HiddenTerms):
-            return "the terms of hidden layers are evaluated in exact states only"
+            work = hidden_operations(each, circuit)
         if isinstance(each.terms, FourierTerms):
             work = operations(each, circuit.max_bond)
-            if work > MOST_OPERATIONS:
-                return (
-                    f"an example takes {work:.0e} floating-point operations in a state of bond "
-                    f"{circuit.max_bond}, more than {MOST_OPERATIONS:.0e}"
-                )
+        if work > MOST_OPERATIONS:
+            return (
+                f"an example takes {work:.0e} floating-point operations in a state of bond "
+                f"{circuit.max_bond}, more than {MOST_OPERATIONS:.0e}"
+            )
     return None
 
 

@@ -2,7 +2,8 @@
 
 Where the light cones of all neurons are disjoint for every example, neurons are independent and
 their expectations multiply (`hidden_separated.py`); otherwise, or with a skip connection or few
-incoming weights, a vector is carried from neuron to neuron (`hidden_connected.py`).
+incoming weights, a vector is carried from neuron to neuron (`hidden_connected.py`). In states of
+site tensors, whose bits are correlated at any distance, it always is.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import AnyArray
-from ..circuit import Chain
+from ..circuit import Chain, FreeMPS, Truncated
 from ..hamiltonian import CHUNK, HiddenTerms, LossHamiltonian, Patterns
-from ..state import ExactMPS, State
+from ..state import ChainMPS, State
 from .base import Batch, PreparedEnergy
 from .hidden_chain import hidden_layout
 from .hidden_connected import ConnectedHiddenWork, connected_hidden, plan_connected_hidden
@@ -28,6 +29,34 @@ from .hidden_separated import (
     separated_neurons,
     window_lists,
 )
+
+#: Bytes of the doubled bond's maps, of all sites, beyond which an energy is refused.
+MOST_BYTES = 2**32
+
+
+def hidden_operations(hamiltonian: LossHamiltonian, circuit: Truncated | FreeMPS) -> float:
+    """Floating-point operations of the dearest example's energy in site tensors, roughly.
+
+    The frequencies of every neuron are carried through its incoming weights as real and imaginary
+    matrices on the doubled bond; patterns of few bits are all multiplied out.
+    """
+    terms = hamiltonian.terms
+    assert isinstance(terms, HiddenTerms)
+    rows = np.arange(hamiltonian.n_examples)
+    most = n_levels = 0
+    for part in _in_parts(rows):
+        inputs = terms.neurons.inputs(hamiltonian.data, part)
+        most = max(most, int(terms.basis.n_terms(terms.neurons, inputs).max()))
+        n_levels = max(n_levels, terms.basis.n_levels(terms.neurons, inputs))
+    n_hidden, fan_in = hamiltonian.network.register.weights[0].shape
+    products = n_levels if isinstance(terms.basis, Patterns) else 4 * most * fan_in
+    # The heads' frequencies meet the levels of every neuron, for every pattern of its own bits.
+    met = 8.0 * terms.sum.n_terms * len(terms.heads) * n_levels * (1 + len(terms.summands.bits))
+    return n_hidden * (4.0 * products * circuit.doubled_bond**3 + met * circuit.doubled_bond**2)
+
+
+def _in_parts(rows: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(rows, -(-len(rows) // 4096))
 
 
 class HiddenBatch(Batch):
@@ -53,7 +82,11 @@ class HiddenEnergy(PreparedEnergy):
     **Attributes:**
 
     - `separated`: whether neurons are independent for every example.
+
+    **Raises:** `ValueError` for a state of site tensors whose maps would not fit in memory.
     """
+
+    site_tensors = True
 
     def __init__(
         self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype
@@ -63,17 +96,30 @@ class HiddenEnergy(PreparedEnergy):
         assert isinstance(terms, HiddenTerms)
         self.terms = terms
         self.layout = hidden_layout(hamiltonian)
-        self._cells_per_window = 2 if self.circuit.reach <= 1 else 1
-        self._groups = neuron_groups(self.layout, self._cells_per_window)
-        rows = np.arange(hamiltonian.n_examples)
-        parts = np.array_split(rows, -(-len(rows) // 4096))
+        parts = _in_parts(np.arange(hamiltonian.n_examples))
         self.separated = not isinstance(terms.basis, Patterns) and self.layout.skip is None
+        if isinstance(circuit, (Truncated, FreeMPS)):
+            self.separated = False
+            self._check_memory(circuit)
+        else:
+            self._cells_per_window = 2 if self.circuit.reach <= 1 else 1
+            self._groups = neuron_groups(self.layout, self._cells_per_window)
         if self.separated and self.circuit.correlation_range > 0:
             self.separated = all(
                 separated_neurons(self.layout, self._inputs(part), self.circuit.reach).all()
                 for part in parts
             )
         self._sizes = self._measure(parts)
+
+    def _check_memory(self, circuit: Truncated | FreeMPS) -> None:
+        n_qubits, size = self.hamiltonian.n_qubits, circuit.doubled_bond
+        n_bytes = 2 * n_qubits * size**2 * self.dtype.itemsize
+        if n_bytes > MOST_BYTES:
+            raise ValueError(
+                f"the doubled bond's maps of {n_qubits} sites at max_bond={circuit.max_bond} take "
+                f"{n_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.0f} GiB; take a "
+                "smaller bond, energy.kind='cumulant', or 'sampled'"
+            )
 
     def _inputs(self, examples: np.ndarray) -> np.ndarray:
         return self.terms.neurons.inputs(self.hamiltonian.data, examples)
@@ -133,9 +179,9 @@ class HiddenEnergy(PreparedEnergy):
         return HiddenBatch(weights, work)
 
     def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
-        assert isinstance(mps, ExactMPS)
         assert isinstance(batch, HiddenBatch)
         if isinstance(batch.work, SeparatedHiddenWork):
+            assert not isinstance(mps, ChainMPS)
             return separated_hidden(
                 self.terms, self.layout, self._groups, self._cells_per_window, mps, batch.work
             )

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..hamiltonian import HeadSum, HiddenTerms, LossHamiltonian
-from ..state import ExactMPS
+from ..state import ChainMPS, ExactMPS, State
+from ..state.moments import SiteMaps, chain_site_maps, site_maps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,6 +116,22 @@ def in_order(layout: HiddenLayout, mps: ExactMPS) -> ExactMPS:
         right=mps.left[::-1],
         n_qubits=2 * n_cells,
     )
+
+
+def ordered_maps(layout: HiddenLayout, mps: State) -> SiteMaps:
+    """The site maps of the state whose sites count as in `layout`."""
+    if not isinstance(mps, ChainMPS):
+        return site_maps(in_order(layout, mps))
+    chain = chain_site_maps(mps.sites, mps.left, mps.right)
+    if not layout.mirrored:
+        return chain
+    maps, left, right = chain.maps, chain.left, chain.right
+    if mps.n_qubits % 2:
+        # Odd chains of cells have one idle site at their end, and a layout counts it.
+        eye = jnp.eye(maps.shape[-1], dtype=maps.dtype)
+        maps = jnp.concatenate([maps, jnp.stack([eye, jnp.zeros_like(eye)])[None]])
+        left, right = (jnp.concatenate([each, each[-1:]]) for each in (left, right))
+    return SiteMaps(jnp.swapaxes(maps[::-1], -1, -2), right[::-1], left[::-1])
 
 
 def patterns_before(

@@ -18,9 +18,8 @@ from jaxtyping import Array, Float, Int
 from .._types import AnyArray
 from ..bnn import Encoding
 from ..hamiltonian import HeadSum, HiddenTerms, LossHamiltonian
-from ..state import ExactMPS
-from ..state.moments import site_maps
-from .hidden_chain import HiddenLayout, in_order, multiply_terms, pattern_maps
+from ..state import State
+from .hidden_chain import HiddenLayout, multiply_terms, ordered_maps, pattern_maps
 
 
 class ConnectedHiddenWork(eqx.Module):
@@ -83,11 +82,11 @@ def connected_hidden(
     terms: HiddenTerms,
     layout: HiddenLayout,
     outgoing: Encoding,
-    mps: ExactMPS,
+    mps: State,
     work: ConnectedHiddenWork,
 ) -> Float[Array, " n"]:
     """The energy of every example, all correlations included."""
-    sites = site_maps(in_order(layout, mps))
+    sites = ordered_maps(layout, mps)
     size = sites.maps.shape[-1]
     block = layout.first_sites[:, None] + np.arange(layout.stride)
     incoming = sites.maps[block[:, : layout.fan_in]]

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..state import ExactMPS
-from ..state.moments import SiteMaps, site_maps
+from ..state import ChainMPS, ExactMPS, State
+from ..state.moments import SiteMaps, chain_site_maps, site_maps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,11 +90,11 @@ def windows_between(
     return Windows(starts, n_weights, choices.shape[1], outgoing.shape[1], is_reversed)
 
 
-def joint_moments(mps: ExactMPS, windows: Windows) -> JointMoments:
+def joint_moments(mps: State, windows: Windows) -> JointMoments:
     """Sweep over the windows from the weights to the outgoing bits."""
     n_windows, n_weights = len(windows.starts), windows.n_weights
     if windows.length == 0:
-        codes = jnp.ones((1, 1, n_windows), mps.maps.dtype)
+        codes = jnp.ones((1, 1, n_windows), mps.dtype)
         return JointMoments(codes, codes[..., None][..., :0], codes[..., None, None][..., :0, :0])
     sites = _window_maps(mps, windows)
     traced = sites.maps.sum(2)
@@ -137,8 +137,23 @@ def joint_moments(mps: ExactMPS, windows: Windows) -> JointMoments:
     return JointMoments(codes, single, lower + jnp.swapaxes(lower, -1, -2) + own)
 
 
-def _window_maps(mps: ExactMPS, windows: Windows) -> _WindowMaps:
-    length, starts = windows.length, windows.starts
+def _window_maps(mps: State, windows: Windows) -> _WindowMaps:
+    of_state = _of_chain if isinstance(mps, ChainMPS) else _of_cells
+    found = of_state(mps, windows.starts, windows.length)  # type: ignore[arg-type]
+    if not windows.is_reversed:
+        return found
+    maps = jnp.swapaxes(found.maps[:, ::-1], -1, -2)
+    return _WindowMaps(maps, found.right[:, ::-1], found.left[:, ::-1])
+
+
+def _of_chain(mps: ChainMPS, starts: Int[np.ndarray, " n_windows"], length: int) -> _WindowMaps:
+    sites = starts[:, None] + np.arange(length)
+    cuts = starts[:, None] + np.arange(length + 1)
+    every = jax.vmap(chain_site_maps)(mps.sites[sites], mps.left[cuts], mps.right[cuts])
+    return _WindowMaps(every.maps, every.left, every.right)
+
+
+def _of_cells(mps: ExactMPS, starts: Int[np.ndarray, " n_windows"], length: int) -> _WindowMaps:
     n_cells = len(mps.maps)
     n_window_cells = min((length + 2) // 2, n_cells)
     first = np.minimum(starts // 2, n_cells - n_window_cells)
@@ -152,6 +167,4 @@ def _window_maps(mps: ExactMPS, windows: Windows) -> _WindowMaps:
     row, offset = np.arange(len(starts))[:, None], (starts - 2 * first)[:, None]
     maps = every.maps[row, offset + np.arange(length)]
     left, right = (each[row, offset + np.arange(length + 1)] for each in (every.left, every.right))
-    if not windows.is_reversed:
-        return _WindowMaps(maps, left, right)
-    return _WindowMaps(jnp.swapaxes(maps[:, ::-1], -1, -2), right[:, ::-1], left[:, ::-1])
+    return _WindowMaps(maps, left, right)

@@ -10,9 +10,9 @@ the traced-out chain leaves of a cut are matrices on its bond, ket first:
     right[j][l, l']    = sum A_j[l, s, r] conj(A_j[l', s, r']) right[j + 1][r, r'].
 
 A state is made from right-canonical tensors, whose `right` are identities, so that its norm is one
-by construction; `left` takes one sweep. Maps on the doubled bond, which have bond^4 entries, are
-never formed: a sweep costs bond^3 per site. What rounding adds to the norm is divided out at every
-site, so that chains of any length stay normalised.
+by construction; `left` takes one sweep. A sweep costs bond^3 per site: maps on the doubled bond,
+which have bond^4 entries, are formed for hidden layers only (`moments.chain_site_maps`). What
+rounding adds to the norm is divided out at every site: chains of any length stay normalised.
 """
 
 from __future__ import annotations

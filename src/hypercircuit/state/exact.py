@@ -25,6 +25,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Inexact
 
 from .._types import Angles, CellMaps, CellTensors, CutVectors
 from ..circuit import Ansatz, Brickwork, Noisy
@@ -135,8 +136,9 @@ def exact_mps(circuit: Ansatz, params: Angles) -> ExactMPS:
 
 def mps_of_cells(cells: CellTensors, circuit: Brickwork, n_qubits: int) -> ExactMPS:
     """The state of these cells, which some unitary gates in the places of `circuit` made."""
-    maps = _doubled_maps(cells)
-    basis = hermitian_basis(cells.shape[-1], real=not jnp.iscomplexobj(cells))
+    n_cells, bond = cells.shape[:2]
+    maps = doubled_maps(cells.reshape(n_cells, bond, 4, bond))
+    basis = hermitian_basis(bond, real=not jnp.iscomplexobj(cells))
     end = jnp.asarray(basis.sum((1, 2)).real, maps.dtype)
     start = jnp.zeros(len(end), maps.dtype).at[0].set(1.0)
     left, right = _environments(maps, circuit.reach, start, end)
@@ -166,13 +168,14 @@ def hermitian_basis(bond: int, *, real: bool) -> np.ndarray:
     return stacked.real if real else stacked
 
 
-def _doubled_maps(cells: jax.Array) -> jax.Array:
-    n_cells, bond = cells.shape[:2]
-    real = not jnp.iscomplexobj(cells)
-    basis = jnp.asarray(hermitian_basis(bond, real=real), cells.dtype)
-    flat = cells.reshape(n_cells, bond, 4, bond)
-    half = jnp.einsum("xab,nasr->nsxrb", basis, flat)
-    full = jnp.einsum("nsxrb,nbst->nsxrt", half, flat.conj())
+def doubled_maps(
+    tensors: Inexact[Array, "n bond codes bond"],
+) -> Float[Array, "n codes doubled doubled"]:
+    """What tensors do to Hermitian matrices on their bond, in an orthonormal basis of these."""
+    real = not jnp.iscomplexobj(tensors)
+    basis = jnp.asarray(hermitian_basis(tensors.shape[-1], real=real), tensors.dtype)
+    half = jnp.einsum("xab,nasr->nsxrb", basis, tensors)
+    full = jnp.einsum("nsxrb,nbst->nsxrt", half, tensors.conj())
     return jnp.einsum("yrt,nsxrt->nsxy", basis.conj(), full).real
 
 

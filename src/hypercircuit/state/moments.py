@@ -20,18 +20,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Inexact, Int
 
 from . import chain_moments
 from .chain import ChainMPS
-from .exact import ExactMPS
+from .exact import ExactMPS, doubled_maps, hermitian_basis
 
 
 class SiteMaps(eqx.Module):
     """The maps on the doubled bond site by site.
 
     Inside a cell the cut also remembers the cell's first bit, so vectors at every cut have
-    length 2 * doubled. Axes: `maps` (site, bit, in, out); `left`, `right` (cut, doubled).
+    length 2 * doubled; in a chain of site tensors they have length doubled. Axes: `maps`
+    (site, bit, in, out); `left`, `right` (cut, size).
     """
 
     maps: Float[Array, "n_sites 2 size size"]
@@ -76,6 +77,21 @@ def site_maps(mps: ExactMPS) -> SiteMaps:
         maps.reshape(2 * n_cells, 2, size, size),
         jnp.concatenate([left, left_outer[-1:]]),
         jnp.concatenate([right, right_outer[-1:]]),
+    )
+
+
+def chain_site_maps(
+    sites: Inexact[Array, "n_sites bond 2 bond"],
+    left: Inexact[Array, "n_left bond bond"],
+    right: Inexact[Array, "n_right bond bond"],
+) -> SiteMaps:
+    """The same of site tensors and of traced-out parts of their chain: bond^4 entries a site."""
+    real = not jnp.iscomplexobj(sites)
+    basis = jnp.asarray(hermitian_basis(sites.shape[-1], real=real), sites.dtype)
+    return SiteMaps(
+        doubled_maps(sites),
+        jnp.einsum("xab,nab->nx", basis.conj(), left).real,
+        jnp.einsum("xab,nab->nx", basis, right).real,
     )
 
 
