@@ -509,6 +509,21 @@ def test_states_of_bounded_bond_train_resume_and_decode(name: str, tmp_path: Pat
     assert resumed["best"] == whole["best"]
 
 
+def test_hidden_layers_train_in_states_of_bounded_bond(tmp_path: Path):
+    config = changed(
+        network={"outputs": 1, "hidden": [2]},
+        circuit={"depth": 4},
+        state={"engine": "truncated", "max_bond": 2},
+        energy={"check_examples": 7},
+        train={"steps": 2, "evaluate_every": 2, "checkpoint_every": 2},
+    )
+    result = train_run(config, tmp_path, report=lambda _: None)
+    assert result["energy_kind"] == "cumulant-2"
+    # Compared with the exact energy, of which nothing is sampled.
+    assert result["energy_standard_error"] is None
+    assert 0 < abs(result["check_error"]) < 0.05
+
+
 def test_diagnostics_are_files_of_the_run(tmp_path: Path):
     config = changed(
         circuit={"depth": 5},

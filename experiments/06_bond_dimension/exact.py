@@ -3,8 +3,8 @@
     python experiments/06_bond_dimension/exact.py SWEEP OUT.csv
 
 One row per member: the energy of the truncated state and of the same angles without truncation, on
-all examples; and the same two on the examples on which the run estimated its error
-(`state.diagnostics`), with that estimate.
+all examples, with the error that the run reports (`state.diagnostics`, or `hypercircuit diagnose`);
+and the same two on the examples from which that error was estimated.
 """
 
 import csv
@@ -21,6 +21,7 @@ import hypercircuit as hc  # noqa: E402  (float64 comes first)
 from hypercircuit.config import load_config  # noqa: E402
 from hypercircuit.hamiltonian import compile_loss  # noqa: E402
 from hypercircuit.problem import build_problem  # noqa: E402
+from hypercircuit.run_diagnose import diagnostics_of  # noqa: E402
 
 sweep, out = Path(sys.argv[1]), Path(sys.argv[2])
 folders = [path.parent for path in sorted(sweep.glob("members/*/result.json"))]
@@ -54,7 +55,7 @@ for folder in folders:
     depth, seed = config.circuit.depth, config.train.seed
     with np.load(folder / "angles.npz") as arrays:
         angles = arrays["angles"]
-    diagnosed = found["diagnostics"]
+    diagnosed = diagnostics_of(folder, found)
     if seed not in parts:  # as in `hypercircuit.study.diagnose`
         chosen = np.random.default_rng(seed).permutation(hamiltonian.n_examples)
         parts[seed] = hamiltonian.subset(np.sort(chosen[: diagnosed["compared_examples"]]))
