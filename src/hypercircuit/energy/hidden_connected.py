@@ -20,6 +20,7 @@ from ..bnn import Encoding
 from ..hamiltonian import HeadSum, HiddenTerms, LossHamiltonian
 from ..state import State
 from .hidden_chain import HiddenLayout, multiply_terms, ordered_maps, pattern_maps
+from .site_scan import segmented_scan
 
 
 class ConnectedHiddenWork(eqx.Module):
@@ -163,7 +164,7 @@ def _levels(maps: Float[Array, "sites 2 size size"], item: ConnectedHiddenWork) 
         on = [jnp.einsum("mxy,yz->mxz", part, map_[1]) for part in product]
         return (off[0] + cos * on[0] - sin * on[1], off[1] + cos * on[1] + sin * on[0]), None
 
-    (real, imag), _ = jax.lax.scan(step, (real, jnp.zeros(shape, maps.dtype)), (maps, item.inputs))
+    real, imag = segmented_scan(step, (real, jnp.zeros(shape, maps.dtype)), (maps, item.inputs))
     return jnp.einsum("mt,mxy->txy", item.real, real) - jnp.einsum("mt,mxy->txy", item.imag, imag)
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..state import ChainMPS, ExactMPS, State
-from ..state.moments import SiteMaps, chain_site_maps, site_maps
+from ..state.moments import SiteMaps, site_maps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,16 +61,54 @@ class JointMoments:
     pairs: Float[Array, "codes with_weight windows outputs outputs"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _WindowMaps:
-    """Site maps of all windows, from the weights to the outgoing bits.
+class _WindowMaps(eqx.Module):
+    """All windows of an exact state, from the weights to the outgoing bits: maps on vectors.
 
-    Axes: `maps` (window, site, bit, in, out); `left`, `right` (window, cut, in).
+    Axes: `sites` (position, window, bit, in, out); `left`, `right` (position, window, in).
     """
 
-    maps: jax.Array
+    sites: jax.Array
     left: jax.Array
     right: jax.Array
+
+    @property
+    def mirrored(self) -> _WindowMaps:
+        sites = jnp.swapaxes(self.sites[::-1], -1, -2)
+        return _WindowMaps(sites, self.right[::-1], self.left[::-1])
+
+    @staticmethod
+    def moved(state: jax.Array, site: jax.Array) -> jax.Array:
+        """What (.., window, in) becomes behind a site, for both of its bits: bits come first."""
+        return jnp.einsum("...hx,hsxy->s...hy", state, site)
+
+    @staticmethod
+    def met(state: jax.Array, right: jax.Array) -> jax.Array:
+        return jnp.einsum("...hx,hx->...h", state, right)
+
+
+class _WindowTensors(eqx.Module):
+    """The same of a chain of site tensors, on matrices: bond^3 a site, and no maps are formed.
+
+    Axes: `sites` (position, window, left, bit, right); `left`, `right` (.., window, ket, bra).
+    """
+
+    sites: jax.Array
+    left: jax.Array
+    right: jax.Array
+
+    @property
+    def mirrored(self) -> _WindowTensors:
+        sites = jnp.swapaxes(self.sites[::-1], 2, 4)
+        return _WindowTensors(sites, self.right[::-1], self.left[::-1])
+
+    @staticmethod
+    def moved(state: jax.Array, site: jax.Array) -> jax.Array:
+        half = jnp.einsum("...hlm,hlsr->s...hmr", state, site)
+        return jnp.einsum("s...hmr,hmsq->s...hrq", half, site.conj())
+
+    @staticmethod
+    def met(state: jax.Array, right: jax.Array) -> jax.Array:
+        return jnp.einsum("...hlm,hlm->...h", state, right).real
 
 
 def windows_between(
@@ -92,68 +131,62 @@ def windows_between(
 
 def joint_moments(mps: State, windows: Windows) -> JointMoments:
     """Sweep over the windows from the weights to the outgoing bits."""
-    n_windows, n_weights = len(windows.starts), windows.n_weights
     if windows.length == 0:
-        codes = jnp.ones((1, 1, n_windows), mps.dtype)
+        codes = jnp.ones((1, 1, len(windows.starts)), mps.dtype)
         return JointMoments(codes, codes[..., None][..., :0], codes[..., None, None][..., :0, :0])
-    sites = _window_maps(mps, windows)
-    traced = sites.maps.sum(2)
-    state = sites.left[:, 0][None]
+    found = (_of_chain if isinstance(mps, ChainMPS) else _of_cells)(mps, windows)
+    windowed = found.mirrored if windows.is_reversed else found
+    return _swept(windowed, windows)
+
+
+def _swept(found: _WindowMaps | _WindowTensors, windows: Windows) -> JointMoments:
+    n_weights, n_outputs = windows.n_weights, windows.n_outputs
+    # [with_weight, window, ..]
+    state = found.left[0][None]
     for j in range(n_weights):
-        maps, right = sites.maps[:, j], sites.right[:, j + 1]
-        one = jnp.einsum("hx,hxy,hy->h", sites.left[:, j], maps[:, 1], right)
-        inserted = maps[:, 1] - one[:, None, None] * traced[:, j]
-        new = jnp.einsum("hx,hxy->hy", state[0], inserted)
-        state = jnp.concatenate([jnp.einsum("jhx,hxy->jhy", state, traced[:, j]), new[None]])
+        both = found.moved(state, found.sites[j])
+        traced = both.sum(0)
+        one = found.met(both[1, 0], found.right[j + 1])
+        one = one.reshape(one.shape + (1,) * (state.ndim - 2))
+        state = jnp.concatenate([traced, (both[1, 0] - one * traced[0])[None]])
+    # [code, with_weight, window, ..]
     state = state[None]
     for j in range(n_weights, n_weights + windows.n_choice):
-        state = jnp.einsum("qjhx,hsxy->qsjhy", state, sites.maps[:, j])
-        state = state.reshape(-1, *state.shape[2:])
+        both = jnp.moveaxis(found.moved(state, found.sites[j]), 0, 1)
+        state = both.reshape(-1, *both.shape[2:])
     first = n_weights + windows.n_choice
-    codes = jnp.einsum("qjhx,hx->qjh", state, sites.right[:, first])
-    n_outputs = windows.n_outputs
+    codes = found.met(state, found.right[first])
     if n_outputs == 0:
         return JointMoments(codes, codes[..., None][..., :0], codes[..., None, None][..., :0, :0])
 
     def advance(carry: jax.Array, step: tuple) -> tuple[jax.Array, jax.Array]:
         """Slot 0 holds the state, slot 1 + c the state with output c's bit inserted."""
-        number, maps, right = step
-        one = jnp.einsum("qjhcx,hxy->qjhcy", carry, maps[:, 1])
-        carry = jnp.einsum("qjhcx,hxy->qjhcy", carry, maps.sum(1))
-        carry = jax.lax.dynamic_update_index_in_dim(carry, one[..., 0, :], number + 1, axis=3)
-        return carry, jnp.einsum("qjhcx,hx->qjhc", one, right)
+        number, site, right = step
+        both = found.moved(carry, site)
+        carry = both.sum(0)
+        carry = jax.lax.dynamic_update_index_in_dim(carry, both[1, :, :, 0], number + 1, axis=2)
+        return carry, found.met(both[1], right)
 
-    slots = jnp.zeros((*state.shape[:3], n_outputs, state.shape[-1]), state.dtype)
-    start = jnp.concatenate([state[..., None, :], slots], axis=3)
-    steps = (
-        jnp.arange(n_outputs),
-        jnp.moveaxis(sites.maps[:, first:], 1, 0),
-        jnp.moveaxis(sites.right[:, first + 1 :], 1, 0),
-    )
-    _, found = jax.lax.scan(advance, start, steps)
-    found = jnp.moveaxis(found, 0, -2)
-    single, lower = found[..., 0], found[..., 1:]
+    # [code, with_weight, slot, window, ..]
+    start = jnp.expand_dims(state, 2)
+    slots = jnp.zeros_like(start, shape=(*state.shape[:2], n_outputs, *state.shape[2:]))
+    steps = (jnp.arange(n_outputs), found.sites[first:], found.right[first + 1 :])
+    _, ones = jax.lax.scan(advance, jnp.concatenate([start, slots], axis=2), steps)
+    # [code, with_weight, window, output, slot]
+    ones = jnp.transpose(ones, (1, 2, 4, 0, 3))
+    single, lower = ones[..., 0], ones[..., 1:]
     own = single[..., None] * jnp.eye(n_outputs, dtype=single.dtype)
     return JointMoments(codes, single, lower + jnp.swapaxes(lower, -1, -2) + own)
 
 
-def _window_maps(mps: State, windows: Windows) -> _WindowMaps:
-    of_state = _of_chain if isinstance(mps, ChainMPS) else _of_cells
-    found = of_state(mps, windows.starts, windows.length)  # type: ignore[arg-type]
-    if not windows.is_reversed:
-        return found
-    maps = jnp.swapaxes(found.maps[:, ::-1], -1, -2)
-    return _WindowMaps(maps, found.right[:, ::-1], found.left[:, ::-1])
+def _of_chain(mps: ChainMPS, windows: Windows) -> _WindowTensors:
+    sites = np.arange(windows.length)[:, None] + windows.starts
+    cuts = np.arange(windows.length + 1)[:, None] + windows.starts
+    return _WindowTensors(mps.sites[sites], mps.left[cuts], mps.right[cuts])
 
 
-def _of_chain(mps: ChainMPS, starts: Int[np.ndarray, " n_windows"], length: int) -> _WindowMaps:
-    sites = starts[:, None] + np.arange(length)
-    cuts = starts[:, None] + np.arange(length + 1)
-    every = jax.vmap(chain_site_maps)(mps.sites[sites], mps.left[cuts], mps.right[cuts])
-    return _WindowMaps(every.maps, every.left, every.right)
-
-
-def _of_cells(mps: ExactMPS, starts: Int[np.ndarray, " n_windows"], length: int) -> _WindowMaps:
+def _of_cells(mps: ExactMPS, windows: Windows) -> _WindowMaps:
+    length, starts = windows.length, windows.starts
     n_cells = len(mps.maps)
     n_window_cells = min((length + 2) // 2, n_cells)
     first = np.minimum(starts // 2, n_cells - n_window_cells)
@@ -164,7 +197,7 @@ def _of_cells(mps: ExactMPS, starts: Int[np.ndarray, " n_windows"], length: int)
         return site_maps(dataclasses.replace(mps, cells=None, maps=maps, left=left, right=right))
 
     every = jax.vmap(of_cells)(mps.maps[cells], mps.left[cuts], mps.right[cuts])
-    row, offset = np.arange(len(starts))[:, None], (starts - 2 * first)[:, None]
-    maps = every.maps[row, offset + np.arange(length)]
-    left, right = (each[row, offset + np.arange(length + 1)] for each in (every.left, every.right))
-    return _WindowMaps(maps, left, right)
+    row, offset = np.arange(len(starts)), starts - 2 * first
+    sites = offset + np.arange(length)[:, None]
+    between = offset + np.arange(length + 1)[:, None]
+    return _WindowMaps(every.maps[row, sites], every.left[row, between], every.right[row, between])
