@@ -184,6 +184,8 @@ def test_a_measured_state_is_the_projected_one(sites: tuple, bits: tuple, isomet
     np.testing.assert_allclose(chances(after), kept.ravel(), atol=1e-12)
     expected = [kept.sum(tuple(j for j in range(N) if j != i))[1] for i in range(N)]
     np.testing.assert_allclose(bit_probabilities(after), expected, atol=1e-12)
+    norms = np.einsum("nlm,nlm->n", after.left, after.right)
+    np.testing.assert_allclose(norms, 1, atol=1e-12)
     drawn, logs = sample(after, jax.random.key(0), 8)
     np.testing.assert_allclose(
         np.exp(logs), kept.ravel()[np.asarray(drawn) @ (2 ** np.arange(N)[::-1])], rtol=1e-9

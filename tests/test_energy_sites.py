@@ -205,6 +205,7 @@ def test_truncated_energies_are_within_their_reported_error(depth: int, bond: in
 def test_error_from_twice_the_bond_covers_that_of_the_exact_state(monkeypatch):
     """The estimate for circuits too deep for their exact state; nothing guarantees it."""
     monkeypatch.setattr(diagnostics, "_EXACT_BOND", 0)
+    monkeypatch.setattr(diagnostics, "_EXACT_QUBITS", 0)
     hamiltonian = compiled("logistic-halves")
     ansatz = Truncated(Brickwork(5), 2)
     params = uniform(ansatz, hamiltonian.n_qubits)
@@ -220,6 +221,7 @@ def test_error_from_twice_the_bond_covers_that_of_the_exact_state(monkeypatch):
 def test_error_on_some_examples_is_one_for_all(exact_bond: int, monkeypatch):
     """The difference of some examples alone is not: this draw of them misses the energy of all."""
     monkeypatch.setattr(diagnostics, "_EXACT_BOND", exact_bond)
+    monkeypatch.setattr(diagnostics, "_EXACT_QUBITS", 0)
     problem = dataclasses.replace(PROBLEMS["logistic-halves"], n_examples=40)
     hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object, tolerance=1e-3)
     circuit = Brickwork(5)
@@ -242,6 +244,22 @@ def test_error_on_some_examples_is_one_for_all(exact_bond: int, monkeypatch):
     assert difference <= numbers["energy_error"]
     if exact_bond:
         assert shown < difference
+
+
+def test_error_of_a_deep_circuit_is_found_by_enumeration():
+    """The exact bond is 16, and few examples miss the energy of all: every network is evaluated."""
+    problem = dataclasses.replace(PROBLEMS["one-vs-rest"], n_examples=20)
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object, tolerance=1e-3)
+    circuit = Brickwork(8)
+    ansatz = Truncated(circuit, 2)
+    params = uniform(ansatz, hamiltonian.n_qubits)
+    numbers = diagnose(hamiltonian, ansatz, params, n_examples=3).numbers
+    exact, own = (chances(each, params) @ hamiltonian.diagonal() for each in (circuit, ansatz))
+    np.testing.assert_allclose(numbers["energy_exact"], exact, atol=1e-10)
+    np.testing.assert_allclose(numbers["energy_error"], abs(own - exact), atol=1e-10)
+    assert numbers["energy_error"] > 1e-3
+    assert numbers["energy_error_from"] == "the exact state, all networks enumerated"
+    assert numbers["difference_standard_error"] == 0
 
 
 def test_error_is_never_below_rounding():

@@ -27,6 +27,7 @@ from hypercircuit.bnn import (
 from hypercircuit.circuit import Brickwork, FreeMPS, Truncated
 from hypercircuit.data import Dataset, binarise, load_mnist
 from hypercircuit.energy import (
+    Cumulant,
     Exact,
     Sampled,
     choose_energy,
@@ -542,7 +543,7 @@ def of_tensors(ansatz: FreeMPS | Truncated, params: np.ndarray, diagonal: np.nda
 @pytest.mark.parametrize(
     ("ansatz", "case"),
     [
-        (FreeMPS(3), Hidden("logistic", (2, 2, 2), activation="tanh", order="neuron-reversed")),
+        (FreeMPS(3), Hidden("logistic", (2, 2, 1), activation="tanh", order="neuron-reversed")),
         (FreeMPS(2), Hidden("pairwise-logistic", (2, 1, 3), 0.5, "relu", skip=True)),
         (
             Truncated(Brickwork(4, "ry"), 2),
@@ -596,8 +597,9 @@ def test_what_hidden_layers_cost_in_site_tensors(monkeypatch: pytest.MonkeyPatch
     kind, why = choose_energy(hamiltonian, None, FreeMPS(256))
     assert isinstance(kind, Sampled)
     assert "floating-point operations in a state of bond 256, more than 2e+10" in why
+    assert choose_energy(hamiltonian, Cumulant(), FreeMPS(256))[0] == Cumulant()
     monkeypatch.setattr(hidden_energy, "MOST_BYTES", 2**14)
-    with refuses("maps of 11 sites at max_bond=4 take 0.0 GiB, more than 0 GiB; take a smaller"):
+    with refuses("of 11 sites at max_bond=4 take 0.0 GiB, more than 0 GiB; take a smaller bond"):
         Exact().prepare(hamiltonian, ansatz, batch_size=2)
 
 

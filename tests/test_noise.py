@@ -11,7 +11,7 @@ import pytest
 
 import oracles
 from hypercircuit.bnn import Dense, Network, neuron_gates
-from hypercircuit.circuit import Brickwork, Noise, Noisy
+from hypercircuit.circuit import Brickwork, Noise, Noisy, Truncated
 from hypercircuit.energy import Contraction, Exact, Sampled, Statevector, trajectory_energy
 from hypercircuit.hamiltonian import LOSSES, compile_loss
 from hypercircuit.state import (
@@ -21,6 +21,7 @@ from hypercircuit.state import (
     log_probability,
     marginals,
     most_likely,
+    prepare_state,
     sample,
     trajectory_mps,
 )
@@ -264,6 +265,34 @@ def test_energies_of_noisy_chains(kind):
     found = trajectory_energy(pure, noisy, params, jax.random.key(2), 600, at_once=100)
     assert abs(float(found.value) - expected) < 4.5 * float(found.standard_error)
     assert abs(float(jax.jit(pure)(params, batch)) - expected) > 4.5 * float(found.standard_error)
+
+
+def test_truncated_trajectories():
+    """Without truncation they are the exact ones; with it, those of the truncated engine."""
+    problem = SMALL
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object, tolerance=1e-9)
+    circuit, key = Brickwork(5), jax.random.key(2)
+    n_qubits, n_examples = hamiltonian.n_qubits, hamiltonian.n_examples
+    noisy = Noisy(circuit, Noise(0.2, 0.3, 0.1))
+    params = circuit.init(jax.random.key(1), n_qubits, how="uniform", dtype=np.float64)
+    kept, cut = (
+        jax.jit(lambda key, bond=bond: trajectory_mps(noisy, params, key, Truncated(circuit, bond)))
+        for bond in (4, 2)
+    )
+    exact = np.abs(trajectory_mps(noisy, params, key).to_statevector()) ** 2
+    assert np.abs(exact - np.abs(prepare_state(circuit, params).to_statevector()) ** 2).max() > 0.01
+    np.testing.assert_allclose(np.abs(kept(key).to_statevector()) ** 2, exact, rtol=0, atol=1e-12)
+    pure = Exact().prepare(
+        hamiltonian, Truncated(circuit, 2), batch_size=n_examples, dtype=np.float64
+    )
+    found = trajectory_energy(pure, noisy, params, key, 5, at_once=3)
+    states = [np.abs(cut(own).to_statevector()) ** 2 for own in jax.random.split(key, 5)]
+    each = np.array(states) @ hamiltonian.diagonal()
+    np.testing.assert_allclose(found.value, each.mean(), rtol=0, atol=1e-10)
+    assert all(state.discarded.max() > 1e-3 for state in map(cut, jax.random.split(key, 2)))
+    other = Exact().prepare(hamiltonian, Truncated(Brickwork(4), 2), batch_size=n_examples)
+    with refuses("prepare it for the circuit without noise"):
+        trajectory_energy(other, noisy, params, key, 5)
 
 
 # ---------------------------------------------------------------- exact energies of every kind

@@ -23,7 +23,7 @@ import numpy as np
 from ._cores import CPULimit
 from ._precision import check_precision
 from ._threads import one_lapack_thread
-from .circuit import Ansatz, FreeMPS, Graph, Truncated
+from .circuit import Ansatz, FreeMPS, Graph
 from .cluster.cost import (
     Estimate,
     Sizes,
@@ -194,8 +194,6 @@ def _doubled_bond(circuit: Ansatz) -> int:
     """The dimension of what is swept along the chain; a graph has none."""
     if isinstance(circuit, Graph):
         return 0
-    if isinstance(circuit, (Truncated, FreeMPS)):
-        return circuit.max_bond**2
     return circuit.doubled_bond
 
 

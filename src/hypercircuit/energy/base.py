@@ -61,8 +61,8 @@ class PreparedEnergy(abc.ABC):
         if isinstance(circuit, (Truncated, FreeMPS)) and not self.site_tensors:
             raise ValueError(
                 f"{type(self).__name__} takes exact states (Brickwork), got "
-                f"{type(circuit).__name__}; for states of bounded bond use Sampled(), "
-                "energy.kind='sampled'"
+                f"{type(circuit).__name__}; for states of bounded bond use Exact(), Cumulant() or "
+                "Sampled(), energy.kind='exact', 'cumulant' or 'sampled'"
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")

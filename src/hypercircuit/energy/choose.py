@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..circuit import Ansatz, Brickwork
-from ..hamiltonian import LossHamiltonian, QuadraticTerms
+from ..hamiltonian import LossHamiltonian, NoTerms, QuadraticTerms
 from .base import EnergyKind
+from .cumulant import Cumulant
 from .exact import Exact, why_not_exact
 from .sampled import Sampled
 
@@ -29,7 +30,8 @@ def choose_energy(
     terms = hamiltonian.terms
     reason = why_not_exact(hamiltonian, Brickwork(1) if circuit is None else circuit)
     if reason is not None:
-        if isinstance(preferred, Sampled):
+        separates = not isinstance(terms, NoTerms)
+        if isinstance(preferred, Sampled) or (separates and isinstance(preferred, Cumulant)):
             return preferred, f"{preferred.name}: {reason}"
         instead = "" if preferred is None else f" (in place of {preferred.name})"
         return Sampled(), f"{Sampled().name}{instead}: {reason}"

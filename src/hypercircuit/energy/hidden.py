@@ -30,8 +30,22 @@ from .hidden_separated import (
     window_lists,
 )
 
-#: Bytes of the doubled bond's maps, of all sites, beyond which an energy is refused.
-MOST_BYTES = 2**32
+#: Bytes of matrices on the doubled bond beyond which an energy is refused.
+MOST_BYTES = 2**33
+
+
+def hidden_bytes(
+    hamiltonian: LossHamiltonian, circuit: Truncated | FreeMPS, n_terms: int, dtype: np.dtype
+) -> float:
+    """Bytes of an energy and its gradient in site tensors, roughly.
+
+    The maps of all sites, which take twice their own size while they are made and are read once by
+    neuron; and one neuron's matrices at every frequency, real and imaginary, at about twice the
+    root of its incoming weights as many sites (`segmented_scan`).
+    """
+    fan_in = hamiltonian.network.register.weights[0].shape[1]
+    kept = 10 * hamiltonian.n_qubits + 4 * n_terms * fan_in**0.5
+    return kept * circuit.doubled_bond**2 * dtype.itemsize
 
 
 def hidden_operations(hamiltonian: LossHamiltonian, circuit: Truncated | FreeMPS) -> float:
@@ -83,7 +97,7 @@ class HiddenEnergy(PreparedEnergy):
 
     - `separated`: whether neurons are independent for every example.
 
-    **Raises:** `ValueError` for a state of site tensors whose maps would not fit in memory.
+    **Raises:** `ValueError` for a state of site tensors whose matrices would not fit in memory.
     """
 
     site_tensors = True
@@ -100,7 +114,6 @@ class HiddenEnergy(PreparedEnergy):
         self.separated = not isinstance(terms.basis, Patterns) and self.layout.skip is None
         if isinstance(circuit, (Truncated, FreeMPS)):
             self.separated = False
-            self._check_memory(circuit)
         else:
             self._cells_per_window = 2 if self.circuit.reach <= 1 else 1
             self._groups = neuron_groups(self.layout, self._cells_per_window)
@@ -110,15 +123,18 @@ class HiddenEnergy(PreparedEnergy):
                 for part in parts
             )
         self._sizes = self._measure(parts)
+        if isinstance(circuit, (Truncated, FreeMPS)):
+            self._check_memory(circuit)
 
     def _check_memory(self, circuit: Truncated | FreeMPS) -> None:
-        n_qubits, size = self.hamiltonian.n_qubits, circuit.doubled_bond
-        n_bytes = 2 * n_qubits * size**2 * self.dtype.itemsize
+        n_terms = 0 if isinstance(self.terms.basis, Patterns) else self._sizes.n_terms
+        n_bytes = hidden_bytes(self.hamiltonian, circuit, n_terms, self.dtype)
         if n_bytes > MOST_BYTES:
             raise ValueError(
-                f"the doubled bond's maps of {n_qubits} sites at max_bond={circuit.max_bond} take "
-                f"{n_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.0f} GiB; take a "
-                "smaller bond, energy.kind='cumulant', or 'sampled'"
+                f"the matrices on the doubled bond of {self.hamiltonian.n_qubits} sites at "
+                f"max_bond={circuit.max_bond} take {n_bytes / 2**30:.1f} GiB, more than "
+                f"{MOST_BYTES / 2**30:.0f} GiB; take a smaller bond, energy.kind='cumulant', or "
+                "'sampled'"
             )
 
     def _inputs(self, examples: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._types import Angles
-from ..circuit import Noisy
+from ..circuit import Noisy, Truncated
 from ..state.trajectories import trajectory_mps
 from .base import Batch, PreparedEnergy
 from .sampled import Estimate, SampledEnergy, mean_of
@@ -28,7 +28,9 @@ def trajectory_energy(
     **Arguments:**
 
     - `prepared`: an energy of the complete data that makes no sampling error of its own, prepared
-      for the circuit without noise: `kind.prepare(hamiltonian, circuit.circuit, ...)`.
+      for the circuit without noise, `kind.prepare(hamiltonian, circuit.circuit, ...)`, or for that
+      of a bounded bond, `Truncated(circuit.circuit, max_bond)`: then trajectories are truncated,
+      and the error does not count what truncation changes.
     - `key`: of the errors.
     - `n_trajectories`: at least 2; the standard error falls as one over its square root.
     - `at_once`: trajectories computed side by side.
@@ -44,7 +46,8 @@ def trajectory_energy(
             "trajectories need an energy without samples, got Sampled(); take Statevector() or "
             "Exact(), or sampled_energy of the noisy circuit"
         )
-    if prepared.circuit != circuit.circuit:
+    truncated = prepared.circuit if isinstance(prepared.circuit, Truncated) else None
+    if circuit.circuit != (prepared.circuit if truncated is None else truncated.circuit):
         raise ValueError(
             f"the energy is prepared for {prepared.circuit}, the trajectories are those of "
             f"{circuit.circuit}; prepare it for the circuit without noise"
@@ -54,7 +57,7 @@ def trajectory_energy(
     @jax.jit
     def values(params: Angles, batch: Batch) -> jax.Array:
         def one(own: PRNGKeyArray) -> jax.Array:
-            state = trajectory_mps(circuit, params, own)
+            state = trajectory_mps(circuit, params, own, truncated)
             return jnp.sum(batch.weights * prepared.of_state(state, batch))
 
         return jax.lax.map(one, keys, batch_size=min(at_once, n_trajectories))

@@ -34,14 +34,17 @@ def condition_chain(
     possible = probability > floor
     # Never divide by what may be zero, in the branch that is not taken either.
     divisor = jnp.where(possible, probability, 1)
-    within_left = jnp.stack([left[0], *(each / divisor for each in left[1:])])
-    within_right = jnp.stack([*(each / divisor for each in right[:-1]), right[-1]])
+    # The site at the chain's end is divided, so that the cuts' parts towards it are.
     if first == 0:
+        within_left = jnp.stack([left[0], *(each / divisor for each in left[1:])])
+        within_right = jnp.stack([right[0] / divisor, *right[1:]])
         later = swept(within_left[-1], sites[last + 1 :], mps.right[last + 2 :], to_right=True)
         new_left = jnp.concatenate([within_left, later])
         new_right = jnp.concatenate([within_right, mps.right[last + 2 :]])
         scaled = 0
     else:
+        within_left = jnp.stack([*left[:-1], left[-1] / divisor])
+        within_right = jnp.stack([*(each / divisor for each in right[:-1]), right[-1]])
         earlier = swept(within_right[0], sites[:first], mps.left[:first], to_right=False)
         new_left = jnp.concatenate([mps.left[:first], within_left])
         new_right = jnp.concatenate([earlier, within_right])

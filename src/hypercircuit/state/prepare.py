@@ -8,7 +8,7 @@ from .._types import Angles
 from ..circuit import Ansatz, FreeMPS, Truncated
 from .chain import ChainMPS, chain_mps
 from .exact import ExactMPS, exact_mps
-from .truncated import truncated_tensors
+from .truncated import truncated_mps
 
 #: A state as a chain of cells, exact, or of site tensors.
 State: TypeAlias = ExactMPS | ChainMPS
@@ -24,17 +24,5 @@ def prepare_state(ansatz: Ansatz, params: Angles) -> State:
     if isinstance(ansatz, FreeMPS):
         return chain_mps(ansatz.tensors(params))
     if isinstance(ansatz, Truncated):
-        found = truncated_tensors(
-            ansatz.circuit,
-            params,
-            max_bond=ansatz.max_bond,
-            cutoff=ansatz.cutoff,
-            scheme=ansatz.scheme,
-        )
-        return chain_mps(
-            found.tensors,
-            found.discarded,
-            correlation_range=ansatz.correlation_range,
-            isometric=False,
-        )
+        return truncated_mps(ansatz, params)
     return exact_mps(ansatz, params)

@@ -7,8 +7,8 @@ that follow,
     rotation -> [X] P_2 Rz P_1 Ry P_0,      P_0 after the CX, P_1 after Ry, P_2 after Rz,
 
 so that a trajectory is the brickwork itself with other one-qubit matrices, and costs what the pure
-state costs, where the exact mixed state has a doubled bond of 5^reach. The mean of the Born
-distributions of trajectories is the distribution of the mixed state.
+state costs, where the exact mixed state has a doubled bond of 5^reach; a deep one can be truncated.
+The mean of the Born distributions of trajectories is the distribution of the mixed state.
 """
 
 from __future__ import annotations
@@ -19,19 +19,27 @@ import numpy as np
 from jaxtyping import Array, Inexact, PRNGKeyArray
 
 from .._types import Angles
-from ..circuit import Noisy
+from ..circuit import Noisy, Truncated
 from ..circuit.brickwork import rotation_matrices
 from ..circuit.export import layer_pairs
+from .chain import ChainMPS
 from .exact import ExactMPS, mps_of_cells
+from .truncated import truncated_mps
 
 #: The identity, X, i Y and Z: real matrices, since a global phase means nothing.
 _PAULIS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 1], [-1, 0]], [[1, 0], [0, -1]]])
 
 
-def trajectory_mps(circuit: Noisy, params: Angles, key: PRNGKeyArray) -> ExactMPS:
+def trajectory_mps(
+    circuit: Noisy, params: Angles, key: PRNGKeyArray, truncated: Truncated | None = None
+) -> ExactMPS | ChainMPS:
     """The pure state of one draw of the errors; differentiable in the angles.
 
     Its bits are those that are read, wrong ones included.
+
+    **Arguments:**
+
+    - `truncated`: the circuit without noise as its state is truncated; left out, it is exact.
 
     **Raises:** `ValueError` for parameters of another shape.
     """
@@ -41,7 +49,10 @@ def trajectory_mps(circuit: Noisy, params: Angles, key: PRNGKeyArray) -> ExactMP
             f"params must have shape {circuit.shape(n_qubits)} for {n_qubits} qubits, "
             f"got {params.shape}"
         )
-    cells = circuit.circuit.cells_of(trajectory_gates(circuit, params, key))
+    gates = trajectory_gates(circuit, params, key)
+    if truncated is not None:
+        return truncated_mps(truncated, params, gates)
+    cells = circuit.circuit.cells_of(gates)
     return mps_of_cells(cells, circuit.circuit, n_qubits)
 
 

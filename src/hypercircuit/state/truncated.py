@@ -37,12 +37,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from .._types import Angles, ChainTensors
-from ..circuit import Brickwork
+from ..circuit import Brickwork, Truncated
 from ..circuit.brickwork import rotation_matrices
 from .canonical import right_canonical
+from .chain import ChainMPS, chain_mps
 from .interchange import mps_to_quimb
 from .truncation import SCHEMES, TruncationScheme
 
@@ -96,6 +97,7 @@ def truncated_tensors(
     max_bond: int,
     cutoff: float = 0.0,
     scheme: str | TruncationScheme = "sweep",
+    gates: Inexact[Array, "depth n_qubits 2 2"] | None = None,
 ) -> TruncatedTensors:
     """The state that `circuit` prepares with `params`, no bond larger than `max_bond`.
 
@@ -109,6 +111,7 @@ def truncated_tensors(
     - `cutoff`: in a truncating layer, singular values are dropped as well whose square is below
       this share of the sum of squares; from 0 to less than 1.
     - `scheme`: `Sweep()` or `Parallel()`, or its name, `"sweep"` or `"parallel"`.
+    - `gates`: other one-qubit unitaries in the places of the rotations.
 
     **Raises:** `ValueError` for other values, and for a circuit that is not a chain.
     """
@@ -117,13 +120,36 @@ def truncated_tensors(
     depth, n_sites, _ = params.shape
     bond = min(max_bond, circuit.max_bond, 2 ** (n_sites // 2))
     n_exact = min(depth, 2 * (bond.bit_length() - 1) + 1)
-    gates = rotation_matrices(params)
+    if gates is None:
+        gates = rotation_matrices(params)
     chain = _exact_chain(gates[:n_exact], bond)
     discarded = jnp.zeros((depth, n_sites - 1), params.dtype)
     if n_exact < depth:
         chain, found = chosen.evolve(chain, gates[n_exact:], n_exact + 1, float(cutoff))
         discarded = discarded.at[n_exact:].set(lax.stop_gradient(found))
     return TruncatedTensors(right_canonical(chain), discarded)
+
+
+def truncated_mps(
+    ansatz: Truncated,
+    params: Angles,
+    gates: Inexact[Array, "depth n_qubits 2 2"] | None = None,
+) -> ChainMPS:
+    """The same as a state with its traced-out parts."""
+    found = truncated_tensors(
+        ansatz.circuit,
+        params,
+        max_bond=ansatz.max_bond,
+        cutoff=ansatz.cutoff,
+        scheme=ansatz.scheme,
+        gates=gates,
+    )
+    return chain_mps(
+        found.tensors,
+        found.discarded,
+        correlation_range=ansatz.correlation_range,
+        isometric=False,
+    )
 
 
 def _exact_chain(gates: jax.Array, bond: int) -> jax.Array:

@@ -1,7 +1,8 @@
 """The diagnostics of a trained state: entanglement, correlations, and what truncation cost.
 
 Truncation is judged by the same parameters at twice the bond dimension, and exactly where the
-circuit is shallow enough. If the error at least halves with every doubling,
+circuit is shallow enough, or all networks of all examples can be enumerated. If the error at least
+halves with every doubling,
 
     |E(chi) - E| <= 2 |E(chi) - E(2 chi)|,
 
@@ -11,6 +12,8 @@ their mean are added before the factor f (2, or 1 of the exact state), so that t
 all the examples, and it is never below the rounding of the energy::
 
     error = f (|mean_i d_i| + 2 std(d_i) / sqrt(n)) + 3 standard errors of energies that are sampled
+
+Enumeration takes all N examples, and the error is the difference itself.
 """
 
 from __future__ import annotations
@@ -25,7 +28,15 @@ import numpy as np
 from .._types import Angles
 from ..bnn import Network
 from ..circuit import Ansatz, Chain, Graph, Noisy, Truncated
-from ..energy import Cumulant, EnergyKind, Exact, Sampled, SampledEnergy, why_not_exact
+from ..energy import (
+    Cumulant,
+    EnergyKind,
+    Exact,
+    Sampled,
+    SampledEnergy,
+    Statevector,
+    why_not_exact,
+)
 from ..hamiltonian import LossHamiltonian
 from ..state import ChainMPS, State, prepare_state
 from ..state.diagnostics import (
@@ -39,6 +50,9 @@ from ..state.diagnostics import (
 
 #: Exact bonds up to this are evaluated for comparison.
 _EXACT_BOND = 8
+#: Beyond it, circuits of so many qubits are if their networks and examples have so many losses.
+_EXACT_QUBITS = 20
+_EXACT_LOSSES = 2**33
 _SAMPLES = 1024
 #: Energies are equal up to so many units of rounding.
 _ROUNDING = 8
@@ -200,8 +214,13 @@ def _truncation(
         numbers["energy_exact"] = float(values.mean())
         whole = jax.jit(lambda p: prepare_state(exact, p))(params)
         numbers["log_overlap_with_exact"] = _log_overlap(state, whole)
+    elif _enumerable(hamiltonian):
+        values, own = _enumerated(hamiltonian, (exact, circuit), params)
+        sampling, difference, factor = 0.0, own - values, 1
+        source = "the exact state, all networks enumerated"
+        numbers["energy_exact"] = float(values[0])
     open_ = 0.0
-    if part.n_examples < hamiltonian.n_examples:
+    if len(difference) == part.n_examples < hamiltonian.n_examples:
         open_ = float(difference.std(ddof=1)) / math.sqrt(part.n_examples)
         source += " and two standard errors over examples"
     rounding = _ROUNDING * float(np.finfo(params.dtype).eps) * abs(float(own.mean()))
@@ -212,6 +231,24 @@ def _truncation(
         "energy_error_examples": hamiltonian.n_examples,
         "energy_error_from": source,
     }
+
+
+def _enumerable(hamiltonian: LossHamiltonian) -> bool:
+    n_qubits = hamiltonian.n_qubits
+    return n_qubits <= _EXACT_QUBITS and hamiltonian.n_examples * 2**n_qubits <= _EXACT_LOSSES
+
+
+def _enumerated(
+    hamiltonian: LossHamiltonian, circuits: tuple[Chain, ...], params: Angles
+) -> list[np.ndarray]:
+    """The energy of all examples in the states of some circuits, arrays of one number."""
+    size, dtype = hamiltonian.n_examples, np.dtype(params.dtype)
+    energies = [
+        Statevector().prepare(hamiltonian, circuit, batch_size=size, dtype=dtype)
+        for circuit in circuits
+    ]
+    batch = energies[0].whole()
+    return [np.array([jax.jit(energy)(params, batch)], np.float64) for energy in energies]
 
 
 def _kind(hamiltonian: LossHamiltonian, circuit: Chain) -> EnergyKind:
