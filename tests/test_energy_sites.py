@@ -238,9 +238,9 @@ def test_error_on_some_examples_is_one_for_all(exact_bond: int, monkeypatch):
     factor = 1 if exact_bond else 2
     error = np.std(each, ddof=1) / np.sqrt(8)
     assert numbers["difference_standard_error"] == pytest.approx(error)
-    assert numbers["energy_error_from"].endswith(" and two standard errors over examples")
+    assert numbers["energy_error_from"].endswith(" and three standard errors over examples")
     shown = factor * abs(np.mean(each))
-    assert numbers["energy_error"] == pytest.approx(shown + factor * 2 * error)
+    assert numbers["energy_error"] == pytest.approx(shown + factor * 3 * error)
     assert difference <= numbers["energy_error"]
     if exact_bond:
         assert shown < difference
@@ -255,7 +255,8 @@ def test_error_of_a_deep_circuit_is_found_by_enumeration():
     params = uniform(ansatz, hamiltonian.n_qubits)
     numbers = diagnose(hamiltonian, ansatz, params, n_examples=3).numbers
     exact, own = (chances(each, params) @ hamiltonian.diagonal() for each in (circuit, ansatz))
-    np.testing.assert_allclose(numbers["energy_exact"], exact, atol=1e-10)
+    np.testing.assert_allclose(numbers["energy_of_all"], own, atol=1e-10)
+    np.testing.assert_allclose(numbers["energy_of_all_exact"], exact, atol=1e-10)
     np.testing.assert_allclose(numbers["energy_error"], abs(own - exact), atol=1e-10)
     assert numbers["energy_error"] > 1e-3
     assert numbers["energy_error_from"] == "the exact state, all networks enumerated"
@@ -270,8 +271,8 @@ def test_error_is_never_below_rounding():
     assert numbers["compared_examples"] == 2
     whole = diagnose(hamiltonian, ansatz, params).numbers
     assert whole["difference_standard_error"] == 0
-    assert whole["energy_error_from"] == "the exact state"
-    least = 8 * np.finfo(np.float64).eps * abs(whole["energy_at_max_bond"])
+    assert whole["energy_error_from"] == "the exact state, all networks enumerated"
+    least = 8 * np.finfo(np.float64).eps * abs(whole["energy_of_all"])
     assert least <= whole["energy_error"] < 1e3 * least
 
 

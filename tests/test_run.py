@@ -539,9 +539,10 @@ def test_diagnostics_are_files_of_the_run(tmp_path: Path):
     assert numbers["energy_error_examples"] == result["energy_examples"]
     known = diagnostics_of(tmp_path, result)
     assert known == {**result["diagnostics"], **numbers}
-    assert numbers["energy_error_from"] == "the exact state and two standard errors over examples"
-    difference = abs(numbers["energy_at_max_bond"] - numbers["energy_exact"])
-    assert difference <= numbers["energy_error"]
+    assert numbers["energy_error_from"] == "the exact state, all networks enumerated"
+    assert numbers["energy_of_all"] == pytest.approx(result["energy"], abs=1e-5)
+    difference = abs(numbers["energy_of_all"] - numbers["energy_of_all_exact"])
+    assert difference == pytest.approx(numbers["energy_error"], abs=1e-6)
     with np.load(tmp_path / "diagnostics.npz") as arrays:
         assert arrays["entropy"].shape == (9,)
         assert arrays["discarded"].shape == (5, 9)

@@ -7,11 +7,11 @@ halves with every doubling,
     |E(chi) - E| <= 2 |E(chi) - E(2 chi)|,
 
 which is the estimate where the exact state is out of reach. The differences d_i of examples are
-measured on n of the N examples that the energy is a mean over. Where n < N, two standard errors of
-their mean are added before the factor f (2, or 1 of the exact state), so that the error is that of
-all the examples, and it is never below the rounding of the energy::
+measured on n of the N examples that the energy is a mean over. Where n < N, three standard errors
+of their mean are added before the factor f (2, or 1 of the exact state), so that the error is that
+of all the examples, and it is never below the rounding of the energy::
 
-    error = f (|mean_i d_i| + 2 std(d_i) / sqrt(n)) + 3 standard errors of energies that are sampled
+    error = f (|mean_i d_i| + 3 std(d_i) / sqrt(n)) + 3 standard errors of energies that are sampled
 
 Enumeration takes all N examples, and the error is the difference itself.
 """
@@ -50,7 +50,7 @@ from ..state.diagnostics import (
 
 #: Exact bonds up to this are evaluated for comparison.
 _EXACT_BOND = 8
-#: Beyond it, circuits of so many qubits are if their networks and examples have so many losses.
+#: All networks of circuits of so many qubits are, if their examples have so many losses.
 _EXACT_QUBITS = 20
 _EXACT_LOSSES = 2**33
 _SAMPLES = 1024
@@ -214,17 +214,17 @@ def _truncation(
         numbers["energy_exact"] = float(values.mean())
         whole = jax.jit(lambda p: prepare_state(exact, p))(params)
         numbers["log_overlap_with_exact"] = _log_overlap(state, whole)
-    elif _enumerable(hamiltonian):
+    open_ = 0.0
+    if _enumerable(hamiltonian):
         values, own = _enumerated(hamiltonian, (exact, circuit), params)
         sampling, difference, factor = 0.0, own - values, 1
         source = "the exact state, all networks enumerated"
-        numbers["energy_exact"] = float(values[0])
-    open_ = 0.0
-    if len(difference) == part.n_examples < hamiltonian.n_examples:
+        numbers["energy_of_all"], numbers["energy_of_all_exact"] = float(own[0]), float(values[0])
+    elif part.n_examples < hamiltonian.n_examples:
         open_ = float(difference.std(ddof=1)) / math.sqrt(part.n_examples)
-        source += " and two standard errors over examples"
+        source += " and three standard errors over examples"
     rounding = _ROUNDING * float(np.finfo(params.dtype).eps) * abs(float(own.mean()))
-    error = factor * (abs(float(difference.mean())) + 2 * open_) + sampling
+    error = factor * (abs(float(difference.mean())) + 3 * open_) + sampling
     return numbers | {
         "difference_standard_error": open_,
         "energy_error": max(error, rounding),
