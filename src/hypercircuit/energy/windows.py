@@ -134,9 +134,9 @@ def joint_moments(mps: State, windows: Windows) -> JointMoments:
     if windows.length == 0:
         codes = jnp.ones((1, 1, len(windows.starts)), mps.dtype)
         return JointMoments(codes, codes[..., None][..., :0], codes[..., None, None][..., :0, :0])
-    found = (_of_chain if isinstance(mps, ChainMPS) else _of_cells)(mps, windows)
-    windowed = found.mirrored if windows.is_reversed else found
-    return _swept(windowed, windows)
+    found: _WindowMaps | _WindowTensors
+    found = _of_chain(mps, windows) if isinstance(mps, ChainMPS) else _of_cells(mps, windows)
+    return _swept(found.mirrored if windows.is_reversed else found, windows)
 
 
 def _swept(found: _WindowMaps | _WindowTensors, windows: Windows) -> JointMoments:

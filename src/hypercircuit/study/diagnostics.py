@@ -247,7 +247,7 @@ def _enumerated(
         Statevector().prepare(hamiltonian, circuit, batch_size=size, dtype=dtype)
         for circuit in circuits
     ]
-    batch = energies[0].whole()
+    batch = energies[0].batch(np.arange(size))
     return [np.array([jax.jit(energy)(params, batch)], np.float64) for energy in energies]
 
 
