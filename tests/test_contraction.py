@@ -14,7 +14,7 @@ from hypercircuit.bnn import Dense, Network
 from hypercircuit.circuit import Brickwork, Graph
 from hypercircuit.config import Config, ConfigError, load_config
 from hypercircuit.energy import MPO, Contraction, Exact, Sampled, Statevector
-from hypercircuit.hamiltonian import Logistic, compile_loss
+from hypercircuit.hamiltonian import Logistic, Softmax, compile_loss
 from hypercircuit.problem import build_problem
 from hypercircuit.run import marginals_run, sample_run, train_run
 from hypercircuit.state.balance import balance
@@ -298,11 +298,11 @@ def test_cache_is_in_the_users_folder(monkeypatch, tmp_path):
     assert default_cache() == Path.home() / ".cache" / "hypercircuit" / "paths"
 
 
-def test_hidden_layers_are_refused(kind):
-    data = PROBLEMS["logistic-real"].data
-    network = Network((Dense(7, 2), Dense(2, 1)), activation="relu")
-    hamiltonian = compile_loss(network, data, Logistic(), tolerance=1e-2)
-    with pytest.raises(ValueError, match="takes linear networks"):
+def test_what_does_not_separate_is_refused(kind):
+    data = PROBLEMS["softmax-real"].data
+    network = Network((Dense(3, 2), Dense(2, 3)), activation="tanh")
+    hamiltonian = compile_loss(network, data, Softmax())
+    with pytest.raises(ValueError, match="takes losses with product terms, got"):
         kind.prepare(hamiltonian, Graph.ring(hamiltonian.n_qubits, 2), batch_size=1)
 
 
@@ -406,10 +406,17 @@ def test_a_run_on_an_image_grid(tmp_path, cache):
             for kind in ("cumulant", "exact", "mpo", "sampled", "statevector")
         ),
         ({"energy": {"kind": "auto", "samples": 8}}, "energy.samples is not used with circuit"),
-        ({"network": {"outputs": 1, "hidden": [2]}}, r"linear networks, got network.hidden=\[2\]"),
         (
-            {"circuit": {}, "network": {"outputs": 1, "hidden": [2]}},
-            r"linear networks, got network.hidden=\[2\]",
+            {"network": {"outputs": 1, "hidden": [3, 2]}},
+            r"one hidden layer, got network.hidden=\[3, 2\]; set circuit.ansatz='brickwork'",
+        ),
+        (
+            {"circuit": {}, "network": {"outputs": 1, "hidden": [2], "order": "class"}},
+            "energy.kind='contraction' of a network with a hidden layer needs its qubits neuron by",
+        ),
+        (
+            {"network": {"hidden": [2]}, "loss": {"kind": "softmax"}},
+            "energy.kind='contraction' does not go with loss.kind='softmax'",
         ),
         ({"circuit": {"ansatz": "graph", "edges": "architecture"}}, "network.choices without any"),
         ({"objective": {"beta": 0.1}}, "objective.beta must be 0 with circuit.ansatz='graph'"),

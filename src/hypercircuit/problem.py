@@ -84,9 +84,8 @@ def build_circuit(config: Config, network: Network, data: Dataset) -> Ansatz:
         elif settings.edges == "grid":
             graph = _grid(network, data, depth, rotations)
         elif settings.edges == "architecture":
-            neurons = np.sort(network.register.weights[0], axis=1)
             graph = Graph.centred(
-                sorted(map(int, network.global_sites)), neurons.tolist(), depth, rotations
+                sorted(map(int, network.global_sites)), _neurons(network), depth, rotations
             )
         else:
             graph = Graph(settings.pairs, depth, rotations)
@@ -133,6 +132,18 @@ def bare_circuit(circuit: Ansatz) -> Brickwork | Graph:
             "'graph'"
         )
     return circuit.circuit if isinstance(circuit, (Noisy, Truncated)) else circuit
+
+
+def _neurons(network: Network) -> list[list[int]]:
+    """The sites of every neuron of the first layer, in rising order: its incoming weights and bias,
+    in a network with one hidden layer also its own choices and its outgoing weights."""
+    register = network.register
+    own = [register.weights[0]]
+    if network.n_hidden == 1:
+        chosen = zip(network.choices, register.choices, strict=True)
+        own += [sites for choice, sites in chosen if choice.scope == "neuron"]
+        own.append(register.weights[1][:, : len(own[0])].T)
+    return np.sort(np.concatenate(own, axis=1), axis=1).tolist()
 
 
 def _grid(network: Network, data: Dataset, depth: int, rotations: str) -> Graph:

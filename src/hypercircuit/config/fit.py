@@ -54,9 +54,9 @@ def check_fit(config: "Config") -> None:
     # Whatever a network refuses does not depend on how wide its layers are.
     narrow = dataclasses.replace(settings, hidden=tuple(min(n, 2) for n in settings.hidden))
     network = make_network(narrow, 1, n_outputs)
-    if config.energy.kind in ("exact", "statevector"):
-        _check_separates(config, network)
     contracted = config.circuit.ansatz == "graph" or config.energy.kind == "contraction"
+    if contracted or config.energy.kind in ("exact", "statevector"):
+        _check_separates(config, network)
     if contracted:
         _check_contracted(config, network)
     if contracted and config.noise.present:
@@ -113,6 +113,8 @@ def _check_numbers(data: DataConfig) -> None:
 def _check_separates(config: "Config", network: Network) -> None:
     kind, loss, order = config.energy.kind, config.loss.kind, config.network.order
     instead = "set energy.kind='sampled', or 'cumulant', an approximation"
+    if config.circuit.ansatz == "graph":
+        kind, instead = "contraction", f"set circuit.ansatz='brickwork' and {instead[4:]}"
     if network.n_hidden > 1:
         raise ConfigError(
             f"energy.kind={kind!r} needs at most one hidden layer, got "
@@ -133,12 +135,6 @@ def _check_separates(config: "Config", network: Network) -> None:
 
 
 def _check_contracted(config: "Config", network: Network) -> None:
-    if network.n_hidden:
-        raise ConfigError(
-            "contractions (energy.kind='contraction', circuit.ansatz='graph') take linear "
-            f"networks, got network.hidden={list(config.network.hidden)}; leave it out, or set "
-            "circuit.ansatz='brickwork' and energy.kind='exact', 'sampled' or 'cumulant'"
-        )
     circuit = config.circuit
     if circuit.ansatz == "graph" and circuit.edges == "architecture" and not network.global_sites:
         raise ConfigError(

@@ -6,6 +6,8 @@ one path, which all examples, terms and steps share; see `hypercircuit.state.con
     losses that add up over outputs   a term is one frequency of one example and output
     losses of all outputs together    a term is one example; the frequencies of every output and the
                                       nodes of the integral are axes of the network
+    one hidden layer                  a term is one example; heads, their frequencies and those of
+                                      every neuron are axes of the network
     squared errors                    a term is one example; the first two derivatives in e of
                                       <exp(e z)> at e = 0 are the moments of z
     settings of global choices        the same with projectors on the choices' qubits
@@ -23,11 +25,12 @@ from jaxtyping import Array, Float
 
 from .._types import Angles
 from ..circuit import Ansatz, Noisy
-from ..hamiltonian import FourierTerms, LossHamiltonian, QuadraticTerms, SectorTerms
+from ..hamiltonian import FourierTerms, HiddenTerms, LossHamiltonian, QuadraticTerms, SectorTerms
 from ..state.contraction import Budget, ContractionCost
 from ..state.paths import PathSearch
 from .base import Batch
 from .contraction_blocks import ContractionEnergy
+from .contraction_hidden import HiddenContraction
 from .contraction_losses import AdditiveContraction, JointContraction, QuadraticContraction
 from .sectors import SectorBatch
 
@@ -79,8 +82,8 @@ class Contraction:
     ) -> ContractionEnergy:
         """Find the paths for batches of `batch_size` examples.
 
-        **Raises:** `ValueError` if the budget cannot be kept, saying by how much, or for terms
-        that are not products over sites of a linear network.
+        **Raises:** `ValueError` if the budget cannot be kept, saying by how much, or for a loss
+        without product terms.
         """
         if isinstance(circuit, Noisy):
             raise ValueError(
@@ -125,11 +128,12 @@ def _energy(
         kind = QuadraticContraction
     elif isinstance(terms, FourierTerms):
         kind = JointContraction if terms.joint else AdditiveContraction
+    elif isinstance(terms, HiddenTerms):
+        kind = HiddenContraction
     else:
         raise ValueError(
-            f"Contraction() takes linear networks (Fourier terms of any loss, squared errors) and "
-            f"global choices in them, got {terms.describe()}; for a chain use Exact(), for any "
-            "network Sampled(), both with Brickwork"
+            f"Contraction() takes losses with product terms, got {terms.describe()}; sample the "
+            "network, Sampled() with Brickwork"
         )
     return kind(hamiltonian, circuit, batch_size, dtype, budget, search, fixed)
 

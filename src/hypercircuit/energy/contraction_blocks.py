@@ -7,13 +7,13 @@ in the names of their qubits only share a path and a program.
 from __future__ import annotations
 
 import abc
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
 from .._types import Angles
 from ..circuit import Ansatz, Brickwork, Graph
@@ -96,12 +96,13 @@ class ContractionEnergy(PreparedEnergy):
         terms: int,
         sizes: Mapping[str, int] | None = None,
         extras: Sequence[Sequence[Sequence[str]]] = (),
+        output: Sequence[str] = (TERMS,),
     ) -> Contraction:
         """The contraction over a cone; for the arguments see `plan_contraction`."""
         return plan_contraction(
             lines,
             labels,
-            (TERMS,),
+            output,
             sizes or {},
             extras=extras,
             terms=terms,
@@ -109,6 +110,31 @@ class ContractionEnergy(PreparedEnergy):
             budget=self.budget,
             search=self.search,
         )
+
+
+def turns(angle: Float[Array, "*axes sites"]) -> Complex[Array, "sites *axes 2"]:
+    """The factors ``exp(i angle bit)``."""
+    angle = jnp.moveaxis(angle, -1, 0)
+    turned = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+    return jnp.stack([jnp.ones_like(turned), turned], axis=-1)
+
+
+def with_derivatives(
+    function: Callable[[jax.Array], jax.Array], order: int, dtype: np.dtype
+) -> tuple[jax.Array, ...]:
+    """A function of one real number at zero, and its first `order` derivatives."""
+
+    def found(e: jax.Array) -> tuple[jax.Array, ...]:
+        return (function(e),)
+
+    for _ in range(order):
+
+        def derived(e: jax.Array, before: Any = found) -> tuple[jax.Array, ...]:
+            values, slopes = jax.jvp(before, (e,), (jnp.ones_like(e),))
+            return (*values, slopes[-1])
+
+        found = derived
+    return found(jnp.zeros((), dtype))
 
 
 def active_places(hamiltonian: LossHamiltonian, layout: Layout) -> Int[np.ndarray, " places"]:
@@ -195,27 +221,11 @@ class Blocks:
             def terms(x):  # type: ignore[no-untyped-def]
                 half = 0.5 * gain * x.T
 
-                def generating(e: jax.Array) -> tuple[jax.Array, ...]:
-                    factors = jnp.exp(e * jnp.stack([-half, half], axis=-1))
-                    return (contract(factors).real,)
+                def generating(e: jax.Array) -> jax.Array:
+                    return contract(jnp.exp(e * jnp.stack([-half, half], axis=-1))).real
 
-                found = generating
-                for _ in range(order):
-
-                    def derived(e, before=found):  # type: ignore[no-untyped-def]
-                        values, slopes = jax.jvp(before, (e,), (jnp.ones_like(e),))
-                        return (*values, slopes[-1])
-
-                    found = derived
-                return jnp.stack(found(jnp.zeros((), x.dtype)), axis=1)
+                return jnp.stack(with_derivatives(generating, order, x.dtype), axis=1)
 
             return function(in_batches(terms, x, len(x), at_once), rest)
 
         return self.total(params, block, rest)
-
-    def moments_cost(self, order: int) -> ContractionCost:
-        """Of value and gradient: a derivative in forward mode at most doubles the work."""
-        factor = 2**order
-        return dataclasses.replace(
-            self.cost, flops=factor * self.cost.flops, bytes=factor * self.cost.bytes
-        )

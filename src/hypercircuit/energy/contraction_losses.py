@@ -12,7 +12,7 @@ from ..hamiltonian import CHUNK, FourierTerms, LossHamiltonian, SquaredError
 from ..state.contraction import ContractionCost, in_batches
 from ..state.schedule import TERMS
 from .base import Batch
-from .contraction_blocks import Blocks, ContractionEnergy, active_places
+from .contraction_blocks import Blocks, ContractionEnergy, active_places, turns
 from .forms import linear_forms
 from .linear import linear_outputs
 from .plan import Layout, frequency_chunks
@@ -89,7 +89,7 @@ class AdditiveContraction(ContractionEnergy):
         def block(contract, at_once, weight):  # type: ignore[no-untyped-def]
             def terms(arguments):  # type: ignore[no-untyped-def]
                 row, angle, weight = arguments
-                value = contract(_turns(angle[:, None] * x[row]))
+                value = contract(turns(angle[:, None] * x[row]))
                 return weight[:, 0] * value.real - weight[:, 1] * value.imag
 
             arguments = (jnp.asarray(batch.row), jnp.asarray(batch.angle), weight)
@@ -118,7 +118,7 @@ class QuadraticContraction(ContractionEnergy):
         layout = Layout(self.outputs.start, self.outputs.fan_in, n_outputs)
         self._active = active_places(self.hamiltonian, layout)
         self._blocks = Blocks(self, layout, self._active, self.batch_size)
-        return self._blocks.moments_cost(2)
+        return self._blocks.cost.derived(2)
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> QuadraticBatch:
         examples, weights = self.filled(examples, weights)
@@ -202,7 +202,7 @@ class JointContraction(ContractionEnergy):
         if terms.integral is None and not self.fixed:
             return self._network.cost
         self._blocks = Blocks(self, layout, self._active, self.batch_size)
-        return self._network.cost + self._blocks.moments_cost(1)
+        return self._network.cost + self._blocks.cost.derived(1)
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> JointBatch:
         examples, weights = self.filled(examples, weights)
@@ -235,7 +235,7 @@ class JointContraction(ContractionEnergy):
         def terms(arguments):  # type: ignore[no-untyped-def]
             x, index, spacing, phase, own = arguments
             angle = outputs.gain * (spacing[:, None] * numbers)[:, :, None] * x[:, None]
-            factors = jnp.tile(_turns(angle), (n_blocks, 1, 1, 1))
+            factors = jnp.tile(turns(angle), (n_blocks, 1, 1, 1))
             sums = table[index] * jax.lax.complex(phase[..., 0], phase[..., 1])[..., None]
             if ranks:
                 sums = jnp.where(
@@ -284,10 +284,3 @@ def _middle(hamiltonian: LossHamiltonian, x: Float[np.ndarray, "n fan_in"]) -> n
     """The linear forms of examples halfway between their least and their largest value."""
     network = hamiltonian.network
     return network.logit_scale * network.layers[0].encoding.middle * x.sum(1)
-
-
-def _turns(angle: Float[Array, "*axes sites"]) -> Complex[Array, "sites *axes 2"]:
-    """The factors ``exp(i angle bit)``."""
-    angle = jnp.moveaxis(angle, -1, 0)
-    turned = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
-    return jnp.stack([jnp.ones_like(turned), turned], axis=-1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._types import AnyArray
 from ..circuit import Chain, FreeMPS, Truncated
@@ -56,17 +56,27 @@ def hidden_operations(hamiltonian: LossHamiltonian, circuit: Truncated | FreeMPS
     """
     terms = hamiltonian.terms
     assert isinstance(terms, HiddenTerms)
-    rows = np.arange(hamiltonian.n_examples)
-    most = n_levels = 0
-    for part in _in_parts(rows):
-        inputs = terms.neurons.inputs(hamiltonian.data, part)
-        most = max(most, int(terms.basis.n_terms(terms.neurons, inputs).max()))
-        n_levels = max(n_levels, terms.basis.n_levels(terms.neurons, inputs))
+    most, n_levels, _ = largest_sizes(hamiltonian)
     n_hidden, fan_in = hamiltonian.network.register.weights[0].shape
     products = n_levels if isinstance(terms.basis, Patterns) else 4 * most * fan_in
     # The heads' frequencies meet the levels of every neuron, for every pattern of its own bits.
     met = 8.0 * terms.sum.n_terms * len(terms.heads) * n_levels * (1 + len(terms.summands.bits))
     return n_hidden * (4.0 * products * circuit.doubled_bond**3 + met * circuit.doubled_bond**2)
+
+
+def largest_sizes(hamiltonian: LossHamiltonian) -> tuple[int, int, Bool[np.ndarray, " fan_in"]]:
+    """Over all examples: the most frequencies and levels of a pre-activation, and which incoming
+    weights have an input that is not always zero."""
+    terms = hamiltonian.terms
+    assert isinstance(terms, HiddenTerms)
+    most = n_levels = 0
+    active = np.zeros(hamiltonian.network.register.weights[0].shape[1], bool)
+    for part in _in_parts(np.arange(hamiltonian.n_examples)):
+        inputs = terms.neurons.inputs(hamiltonian.data, part)
+        most = max(most, int(terms.basis.n_terms(terms.neurons, inputs).max()))
+        n_levels = max(n_levels, terms.basis.n_levels(terms.neurons, inputs))
+        active |= (inputs != 0).any(0)
+    return most, n_levels, active
 
 
 def _in_parts(rows: np.ndarray) -> list[np.ndarray]:

@@ -25,7 +25,7 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ..bnn import Network
 from ..data import Dataset
@@ -112,22 +112,38 @@ class HiddenTerms(Terms):
         head = np.broadcast_to(np.arange(n_heads), (len(y), n_heads))
         return head, (y[:, None] == (np.arange(n_heads) if n_heads > 1 else 1)).astype(np.int64)
 
-    def turns(self, values: Any, xp: Any = np) -> tuple[Any, Any]:
-        """What every pattern of a neuron's own bits makes of the levels: real and imaginary parts.
+    def added(self, values: Any, xp: Any = np) -> Any:
+        """What a neuron adds to a head, by the pattern of its own bits and by level.
 
         **Arguments:**
 
         - `values`: of `Cardinals`, (..., encodings, functions, levels), NumPy or JAX.
 
-        **Returns:** two arrays (terms, ..., patterns, levels).
+        **Returns:** (..., patterns, levels).
         """
         own = self.summands
         factor = xp.asarray(own.factor, values.dtype)[:, None]
-        turned = self.sum.factors(factor * values[..., own.encoding, own.function, :], xp)
+        return factor * values[..., own.encoding, own.function, :]
+
+    @property
+    def mask(self) -> Float[np.ndarray, "patterns levels"] | None:
+        """1 for the levels that resolve a pattern's encoding, 0 for others; None if all do."""
         belongs = self.basis.belongs(self.neurons)
-        if belongs is None:
+        return None if belongs is None else belongs[self.summands.encoding]
+
+    def turns(self, values: Any, xp: Any = np) -> tuple[Any, Any]:
+        """What every pattern of a neuron's own bits makes of the levels: real and imaginary parts.
+
+        **Arguments:**
+
+        - `values`: as for `added`.
+
+        **Returns:** two arrays (terms, ..., patterns, levels).
+        """
+        turned = self.sum.factors(self.added(values, xp), xp)
+        if self.mask is None:
             return turned
-        mask = xp.asarray(belongs[own.encoding], values.dtype)
+        mask = xp.asarray(self.mask, values.dtype)
         return mask * turned[0], mask * turned[1]
 
     def describe(self) -> str:

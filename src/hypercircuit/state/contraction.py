@@ -100,6 +100,11 @@ class ContractionCost:
         """Of the same contraction done `n` times."""
         return dataclasses.replace(self, flops=n * self.flops, terms=n * self.terms)
 
+    def derived(self, order: int) -> ContractionCost:
+        """With derivatives in forward mode, each of which at most doubles the work."""
+        factor = 2**order
+        return dataclasses.replace(self, flops=factor * self.flops, bytes=factor * self.bytes)
+
     def describe(self) -> str:
         """Everything in one line."""
         sliced = f", {self.slices} slices each" if self.slices > 1 else ""
