@@ -184,7 +184,8 @@ class HiddenContraction(ContractionEnergy):
             frequency = jnp.concatenate([item.frequency, -item.frequency[:, 1:]], axis=1)
             angle = frequency[:, :, None] * item.inputs[:, None, self._active]
             operators[TERMS, _M] = turns(angle)[self._incoming]
-            assert item.real is not None and item.imag is not None
+            assert item.real is not None
+            assert item.imag is not None
             weight = jax.lax.complex(jnp.asarray(item.real), jnp.asarray(item.imag))
             # Re sum_m W_m exp(i mu_m) as an operator: both signs of every frequency but zero.
             half = weight[:, 1:] / 2
