@@ -3,6 +3,7 @@
 One cluster serves the module; its two nodes run one job each.
 """
 
+import csv
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from hypercircuit.cli import main
-from hypercircuit.cluster import JobScript, array_text
+from hypercircuit.cluster import JobScript
 from hypercircuit.run_submit import folder_states
 from hypercircuit.run_sweep import read_sweep
 from slurm_cluster import NODES, Cluster, processes_of, slurm_cluster, why_not
@@ -322,43 +323,69 @@ def test_settings_that_the_cluster_refuses_are_told(cluster: Cluster, work: Path
 
 @pytest.mark.slow
 def test_none_of_many_members_is_lost(work: Path, cluster: Cluster, capsys):
-    """Of 200 members some fail, some are killed and some are stopped by their time limit."""
-    missing = {number for number in range(MANY) if number % 20 == 7}
-    long = {number for number in range(MANY) if number % 40 == 13}
-    killed = {number for number in range(MANY) if number % 25 == 3} - missing - long
-    paths = ["later.npz" if number in missing else "points.npz" for number in range(MANY)]
-    steps = ["100000000" if number in long else "5" for number in range(MANY)]
-    axes = [
-        f"train.seed=0:{MANY}",
-        f"data.path={','.join(paths)}",
-        f"train.steps={','.join(steps)}",
-    ]
+    """Of 200 members some fail, some are killed, some are told to stop and some hang until Slurm's
+    time limit ends them; submitted again, all 200 finish."""
+    broken = {number for number in range(MANY) if number % 20 == 7}
+    told = {number for number in range(MANY) if number % 40 == 13}
+    hung = {number for number in range(MANY) if number % 60 == 29}
+    killed = {number for number in range(MANY) if number % 25 == 3} - broken - told - hung
+    (work / "later.npz").write_bytes(b"not yet")
+    paths = ["later.npz" if number in broken else "points.npz" for number in range(MANY)]
+    axes = [f"train.seed=0:{MANY}", f"data.path={','.join(paths)}"]
     zipped = [word for axis in axes for word in ("--zip", axis)]
-    limits = settings("slurm.time=5", "slurm.grace=180", "slurm.requeues=0")
+    limits = settings("slurm.time=3", "slurm.grace=60", "slurm.requeues=0")
     assert main(["submit", "tiny.toml", "--out", "many", *zipped, *limits]) == 0
     job, *_ = re.findall(rf"job (\d+): {MANY} members", capsys.readouterr().out)
     members = read_sweep("many")
-    waiting = set(killed)
-    deadline = time.monotonic() + MANY * 60
-    while any(name.startswith(f"{job}_") for name in cluster.active()):
-        assert time.monotonic() < deadline
-        for number in list(waiting):
+    waiting = {
+        **dict.fromkeys(killed, signal.SIGKILL),
+        **dict.fromkeys(told, signal.SIGUSR1),
+        **dict.fromkeys(hung, signal.SIGSTOP),
+    }
+
+    def disturb() -> None:
+        for number, sent in list(waiting.items()):
             path = members[number].folder / "attempt.json"
             if path.exists():
-                waiting.discard(number)
-                os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
-        time.sleep(0.1)
+                del waiting[number]
+                os.kill(json.loads(path.read_text())["pid"], sent)
+
+    wait_until_idle(cluster, job, disturb)
     expected = ["finished"] * MANY
-    for numbers, status in ((missing, "failed"), (long, "interrupted"), (killed, "killed")):
+    for numbers, status in (
+        (broken, "failed"),
+        (told, "interrupted"),
+        (hung, "killed"),
+        (killed, "killed"),
+    ):
         for number in numbers:
             expected[number] = status
     assert [member.state().status for member in members] == expected
-    assert main(["sweep", "table", "many"]) == 0
-    lines = (work / "many" / "table.csv").read_text().splitlines()
-    assert len(lines) == MANY + 1
-    # Exactly those without an answer are submitted again.
+    states = cluster.states()
+    assert {states[f"{job}_{number}"] for number in hung} == {"TIMEOUT"}
+    # Exactly those without an answer are submitted again, and then there are 200 answers.
+    write_points(work / "later.npz")
     capsys.readouterr()
-    assert main(["submit", "many", "--dry-run"]) == 0
-    found = re.search(r"--array=(\S+)", capsys.readouterr().out)
-    assert found is not None
-    assert found[1] == array_text(missing | long | killed)
+    assert main(["submit", "many"]) == 0
+    left = broken | told | hung | killed
+    again, count = re.findall(r"job (\d+): (\d+) members", capsys.readouterr().out)[0]
+    assert int(count) == len(left)
+    assert {name for name in cluster.states() if name.startswith(f"{again}_")} == {
+        f"{again}_{number}" for number in left
+    }
+    wait_until_idle(cluster, again, lambda: None)
+    assert [member.state().status for member in members] == ["finished"] * MANY
+    assert main(["sweep", "table", "many"]) == 0
+    with (work / "many" / "table.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [int(row["train.seed"]) for row in rows] == list(range(MANY))
+    assert all(np.isfinite(float(row["energy"])) for row in rows)
+
+
+def wait_until_idle(cluster: Cluster, job: str, meanwhile) -> None:
+    """Until no member of an array waits or runs."""
+    deadline = time.monotonic() + MANY * 60
+    while any(name.startswith(f"{job}_") for name in cluster.active()):
+        assert time.monotonic() < deadline
+        meanwhile()
+        time.sleep(0.1)
