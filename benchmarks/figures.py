@@ -51,6 +51,13 @@ DEPTHS = (1, 4)
 CHAIN_SIZES = (64, 50_000)
 OPERATOR_SIZES = ((785, 128), (8_000, 32), (50_000, 32))
 """Qubits and bond dimension of the operators whose energy is timed."""
+RESUME_STEPS = 20
+RESUMES = 3
+"""Of the runs that are killed: half of the steps, and repeats."""
+RESUME_SETTINGS = {
+    7850: ["--set", "decode.final_examples=100"],
+    50890: ["experiments/04_mnist_hidden/config.toml", "--set", "decode.final_examples=100"],
+}
 TRUNCATED_SIZES = ((64, 16, 16), (1_000, 16, 16), (8_000, 16, 16), (50_000, 8, 4))
 """Qubits, depth and bond dimension of the truncated states that are timed."""
 TRUNCATED_OPERATOR_BOND = 16
@@ -671,6 +678,49 @@ def checkpoints(repeats, *, n_qubits):
     ]
 
 
+def resume(repeats, *, n_qubits, settings):
+    """A run that is killed at half of its steps, and its second half beside as many fresh steps.
+
+    Both halves do everything that a command does, with compiled programs from the cache.
+    """
+    command = [Path(sys.executable).with_name("hypercircuit"), "train", *settings]
+    options = {"stdout": subprocess.DEVNULL}
+    fresh, resumed = [], []
+
+    def begun(folder, steps):
+        return [
+            *command,
+            *("--set", f"train.steps={steps}", "--out", str(folder)),
+            *("--set", f"train.evaluate_every={RESUME_STEPS}"),
+            *("--set", f"train.checkpoint_every={RESUME_STEPS}"),
+        ]
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HYPERCIRCUIT_COMPILE_CACHE"] = str(Path(folder) / "cache")
+        for number in range(min(repeats, RESUMES) + 1):
+            start = time.perf_counter()
+            subprocess.run(
+                begun(Path(folder) / f"fresh{number}", RESUME_STEPS), check=True, **options
+            )
+            fresh.append(time.perf_counter() - start)
+            cut = Path(folder) / f"cut{number}"
+            with subprocess.Popen(begun(cut, 2 * RESUME_STEPS), **options) as running:
+                while not (cut / "checkpoints" / f"checkpoint-{RESUME_STEPS:08d}.npz").exists():
+                    if running.poll() is not None:
+                        raise RuntimeError("the run ended before its checkpoint")
+                    time.sleep(0.01)
+                running.kill()
+            start = time.perf_counter()
+            subprocess.run(begun(cut, 2 * RESUME_STEPS), check=True, **options)
+            resumed.append(time.perf_counter() - start)
+    row = {"n_qubits": n_qubits, "depth": max(DEPTHS), "steps": RESUME_STEPS}
+    # The first runs compile.
+    row["fresh_seconds"] = statistics.median(fresh[1:])
+    row["resumed_seconds"] = statistics.median(resumed[1:])
+    row["added_seconds"] = row["resumed_seconds"] - row["fresh_seconds"]
+    return [row]
+
+
 def shared_step(repeats, *, kind, images):
     """One process with one core against two with one core each; the load is that of the start."""
     script = Path(__file__).with_name("shared_step.py")
@@ -741,7 +791,16 @@ def _problems() -> dict[str, Problem]:
     for n_qubits in (7850, 50890):
         measure = functools.partial(checkpoints, n_qubits=n_qubits)
         found[f"checkpoint-{n_qubits}"] = Problem("checkpoint", measure)
-    for kind, images in (("cumulant", 500), ("cumulant", 2000), ("exact", 100), ("exact", 400)):
+    for n_qubits, settings in RESUME_SETTINGS.items():
+        measure = functools.partial(resume, n_qubits=n_qubits, settings=settings)
+        found[f"resume-{n_qubits}"] = Problem("resume", measure)
+    for kind, images in (
+        ("cumulant", 100),
+        ("cumulant", 500),
+        ("cumulant", 2000),
+        ("exact", 100),
+        ("exact", 400),
+    ):
         measure = functools.partial(shared_step, kind=kind, images=images)
         found[f"processes-{kind}-{images}"] = Problem("processes", measure)
     for n_qubits in CHAIN_SIZES:
@@ -906,6 +965,19 @@ GROUPS = {
             Column("read (ms)", "load_seconds", "{:.0f}", 1e3),
             Column("file (MB)", "n_bytes", "{:.1f}", 1e-6),
             _MEMORY,
+        ),
+    ),
+    "resume": Group(
+        "A run killed at half of its steps and started again, beside a fresh run of as many steps; "
+        "whole commands, final energies of 100 images and compiled programs from the cache",
+        (
+            _QUBITS,
+            _DEPTH,
+            Column("steps", "steps"),
+            Column("fresh run (s)", "fresh_seconds", "{:.1f}"),
+            Column("resumed run (s)", "resumed_seconds", "{:.1f}"),
+            Column("added (s)", "added_seconds", "{:+.1f}"),
+            Column("load", "load_before", "{:.0f}"),
         ),
     ),
     "processes": Group(
