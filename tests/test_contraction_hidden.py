@@ -117,7 +117,7 @@ def test_gradient_is_that_of_finite_differences(case, kind):
     hamiltonian = case.compile()
     graph = Graph.ring(hamiltonian.n_qubits, 2)
     params = start(graph, hamiltonian.n_qubits)
-    one_by_one = Contraction(2e4, repeats=1, cache=kind.cache)
+    one_by_one = Contraction(6e4, repeats=1, cache=kind.cache)
     energy = one_by_one.prepare(hamiltonian, graph, batch_size=4, dtype=np.float64)
     batch = energy.batch(np.array([0, 3, 2]), np.array([0.5, 0.2, 0.3]))
     value, gradient = jax.jit(jax.value_and_grad(energy))(params, batch)

@@ -59,7 +59,7 @@ def test_nested_managers_give_back_in_order():
         with StopSignals() as inner:
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
-    assert (inner.requested, outer.requested) == ("SIGTERM", "SIGHUP")
+    assert (inner.requested, outer.requested) == ("SIGTERM", "SIGTERM")
 
 
 def test_ignored_signal_stays_ignored():
@@ -95,3 +95,20 @@ def test_other_threads_catch_nothing():
     thread.start()
     thread.join()
     assert seen == [(None, before)]
+
+
+def test_a_signal_before_an_inner_block_reaches_it():
+    with StopSignals() as outer:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with StopSignals() as inner:
+            assert inner.requested == "SIGUSR1"
+    assert outer.requested == "SIGUSR1"
+
+
+def test_a_signal_in_an_inner_block_reaches_the_outer_one():
+    with StopSignals() as outer:
+        with StopSignals():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert outer.requested == "SIGTERM"
+        with StopSignals() as later:
+            assert later.requested == "SIGTERM"

@@ -7,6 +7,7 @@ in the names of their qubits only share a path and a program.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -97,9 +98,14 @@ class ContractionEnergy(PreparedEnergy):
         sizes: Mapping[str, int] | None = None,
         extras: Sequence[Sequence[Sequence[str]]] = (),
         output: Sequence[str] = (TERMS,),
+        order: int = 0,
     ) -> Contraction:
-        """The contraction over a cone; for the arguments see `plan_contraction`."""
-        return plan_contraction(
+        """The contraction over a cone; for the arguments see `plan_contraction`.
+
+        `order` derivatives in forward mode are taken of it: its cost holds them.
+        """
+        budget = dataclasses.replace(self.budget, max_bytes=self.budget.max_bytes / 2**order)
+        found = plan_contraction(
             lines,
             labels,
             output,
@@ -107,9 +113,10 @@ class ContractionEnergy(PreparedEnergy):
             extras=extras,
             terms=terms,
             itemsize=2 * self.dtype.itemsize,
-            budget=self.budget,
+            budget=budget,
             search=self.search,
         )
+        return dataclasses.replace(found, cost=found.cost.derived(order))
 
 
 def turns(angle: Float[Array, "*axes sites"]) -> Complex[Array, "sites *axes 2"]:
@@ -158,6 +165,7 @@ class Blocks:
 
     - `active`: the places within a block where operators act.
     - `terms`: of every block.
+    - `order`: derivatives that are taken in forward mode.
 
     **Attributes:**
 
@@ -165,7 +173,12 @@ class Blocks:
     """
 
     def __init__(
-        self, energy: ContractionEnergy, layout: Layout, active: np.ndarray, terms: int
+        self,
+        energy: ContractionEnergy,
+        layout: Layout,
+        active: np.ndarray,
+        terms: int,
+        order: int = 0,
     ) -> None:
         self.projector = energy.projector
         found: dict[tuple, list[tuple[int, Worldlines]]] = {}
@@ -176,7 +189,7 @@ class Blocks:
             found.setdefault(key, []).append((block, lines))
         self.alike: list[tuple[Contraction, np.ndarray, np.ndarray]] = []
         for (_, own), members in found.items():
-            network = energy.network(members[0][1], dict(own), terms)
+            network = energy.network(members[0][1], dict(own), terms, order=order)
             blocks = np.array([block for block, _ in members])
             qubits = np.array([lines.qubits for _, lines in members])
             self.alike.append((network, blocks, qubits))

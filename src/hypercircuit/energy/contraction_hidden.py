@@ -95,8 +95,9 @@ class HiddenContraction(ContractionEnergy):
                 [(TERMS, _E, _K)],
             ),
             output=(TERMS, _E),
+            order=0 if terms.sum.frequency is not None else 2,
         )
-        return self._network.cost.derived(0 if terms.sum.frequency is not None else 2)
+        return self._network.cost
 
     @property
     def _n_frequencies(self) -> int:

@@ -117,8 +117,8 @@ class QuadraticContraction(ContractionEnergy):
         n_outputs = self.hamiltonian.network.n_outputs
         layout = Layout(self.outputs.start, self.outputs.fan_in, n_outputs)
         self._active = active_places(self.hamiltonian, layout)
-        self._blocks = Blocks(self, layout, self._active, self.batch_size)
-        return self._blocks.cost.derived(2)
+        self._blocks = Blocks(self, layout, self._active, self.batch_size, order=2)
+        return self._blocks.cost
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> QuadraticBatch:
         examples, weights = self.filled(examples, weights)
@@ -201,8 +201,8 @@ class JointContraction(ContractionEnergy):
         self._blocks = None
         if terms.integral is None and not self.fixed:
             return self._network.cost
-        self._blocks = Blocks(self, layout, self._active, self.batch_size)
-        return self._network.cost + self._blocks.cost.derived(1)
+        self._blocks = Blocks(self, layout, self._active, self.batch_size, order=1)
+        return self._network.cost + self._blocks.cost
 
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> JointBatch:
         examples, weights = self.filled(examples, weights)

@@ -24,7 +24,8 @@ class StopSignals:
 
     A second SIGINT raises KeyboardInterrupt at once. A signal that was ignored on
     entry stays ignored (SIGHUP under nohup). Outside the main thread, where Python
-    allows no handlers, nothing is caught and `requested` stays None.
+    allows no handlers, nothing is caught and `requested` stays None. A block within another
+    one's starts with the signal that reached the outer one, and hands its own over at its end.
 
     Attributes:
         requested: name of the first signal caught, as "SIGTERM", or None.
@@ -37,6 +38,7 @@ class StopSignals:
         self.requested: str | None = None
         self._interrupts = 0
         self._previous: dict[int, Any] | None = None
+        self._outer: StopSignals | None = None
 
     def __enter__(self) -> "StopSignals":
         if self._previous is not None:
@@ -49,7 +51,12 @@ class StopSignals:
                 number = getattr(signal, name, None)  # Windows has only two of them
                 if number is None or signal.getsignal(number) in (signal.SIG_IGN, None):
                     continue
-                self._previous[number] = signal.signal(number, self._note)
+                before = self._previous[number] = signal.signal(number, self._note)
+                outer = getattr(before, "__self__", None)
+                if isinstance(outer, StopSignals):
+                    self._outer = outer
+        if self._outer is not None and self.requested is None:
+            self.requested = self._outer.requested
         return self
 
     def __exit__(
@@ -61,6 +68,9 @@ class StopSignals:
         for number, handler in (self._previous or {}).items():
             signal.signal(number, handler)
         self._previous = None
+        if self._outer is not None and self._outer.requested is None:
+            self._outer.requested = self.requested
+        self._outer = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
