@@ -306,7 +306,8 @@ def plot_extrapolation(
             ms=5,
             capsize=4,
             color="#d1495b",
-            label=f"limit and {100 * fit.confidence:.0f} % interval",
+            label=f"limit and {100 * fit.confidence:.0f} % interval"
+            + " of the fit only" * (fit.chi_squared is None),
         )
         axes.set(
             title=textwrap.fill(_in_short(settings), _TITLE) or "all runs",

@@ -30,6 +30,7 @@ Row = Mapping[str, Any]
 #: Settings, rows and line of a series, see `plot_extrapolation`.
 Fit = tuple[Mapping[str, Any], Sequence[Row], Extrapolation]
 _LOG_LINES = 20
+_SECONDS = "seconds, compilation included"
 #: Values of a setting that are listed in full; of more, the first ones and the last.
 _LISTED = 12
 #: Columns of a run's errors: the kind, and the columns of the sweep's table that may hold it.
@@ -114,7 +115,7 @@ def member_table(
     rows: Sequence[Row], keys: Sequence[str], anchors: Mapping[int, str]
 ) -> Html | None:
     """One row a run: settings, results, and every kind of error in a column of its own."""
-    header = ["run", *keys, "status", "energy", *_HEADERS, "best loss", "test", "seconds"]
+    header = ["run", *keys, "status", "energy", *_HEADERS, "best loss", "test", _SECONDS]
     body = [
         [
             tag("a", row["folder"], href=f"#{anchors[row['member']]}"),
