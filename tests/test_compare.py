@@ -15,16 +15,17 @@ from scipy import stats
 from hypercircuit.cli import main
 from hypercircuit.run_compare import ComparisonSettings, compare_run
 from hypercircuit.run_report import report_run
-from hypercircuit.run_sweep import gather_sweep
+from hypercircuit.run_sweep import gather_sweep, sweep_rows
 from hypercircuit.study.aggregate import (
     Group,
     check_convergence,
     choose_axes,
     extrapolate_groups,
     find_minima,
+    is_over_all,
     make_groups,
 )
-from hypercircuit.study.comparison_plots import plot_against
+from hypercircuit.study.comparison_plots import choose_panels, plot_against
 from hypercircuit.study.extrapolate import Extrapolation, extrapolate
 
 WEIGHTS = np.array([3e-2, 1e-2, 2e-3, 1e-4])
@@ -179,6 +180,28 @@ def test_minimum_is_the_best_of_the_same_problem():
     assert find_minima(rows, ["circuit.depth"]) == [0.3] * 4
 
 
+@pytest.mark.parametrize(
+    ("row", "whole"),
+    [
+        ({"energy": 1.0}, True),
+        ({"energy": 1.0, "energy_examples": 200, "train_examples": 200}, True),
+        ({"energy": 1.0, "energy_examples": 199, "train_examples": 200}, False),
+        # Results of older versions, with and without a configuration.
+        ({"energy": 1.0, "energy_examples": 200, "decode.final_examples": 0}, True),
+        ({"energy": 1.0, "energy_examples": 200, "decode.final_examples": 500}, True),
+        ({"energy": 1.0, "energy_examples": 200, "decode.final_examples": 200}, False),
+        ({"energy": 1.0, "energy_examples": 200}, False),
+        # Runs without an energy.
+        ({"energy": None, "decode.final_examples": 0}, True),
+        ({"energy": None, "decode.final_examples": 100}, False),
+        ({"energy": None, "decode.final_examples": 100, "train_examples": 90}, True),
+        ({"energy": None, "decode.final_examples": 100, "train_examples": 110}, False),
+    ],
+)
+def test_energies_over_some_examples_are_told_from_those_over_all(row, whole: bool):
+    assert is_over_all(row) is whole
+
+
 def test_axes_are_numbers_that_vary_bond_and_depth_first():
     rows = [
         {"train.steps": n, "circuit.depth": n, "state.max_bond": n, "train.seed": n, "b": 1, "c": s}
@@ -232,14 +255,17 @@ def test_limit_of_groups_takes_the_smallest_discarded_weights():
     groups = [
         group_of(weight, [1 + weight - 0.01, 1 + weight + 0.01]) for weight in (3e-2, 1e-2, 1e-3)
     ]
-    far = group_of(0.5, [9.0, 9.1])
-    found = extrapolate_groups([far, *groups], points=3)
+    off = group_of(0.09, [9.0, 9.1])
+    found = extrapolate_groups([off, *groups], points=3)
     assert isinstance(found, Extrapolation)
     assert found.energy == pytest.approx(1, abs=1e-12)
     assert found.chi_squared is not None
-    worse = extrapolate_groups([far, *groups], points=4)
+    worse = extrapolate_groups([off, *groups], points=4)
     assert isinstance(worse, Extrapolation)
     assert abs(worse.energy - 1) > 0.01
+    # No line goes through large weights, however many points it may have.
+    far = [group_of(weight, [9.0, 9.1]) for weight in (0.11, 0.5, 2.4)]
+    assert extrapolate_groups([*far, *groups], points=6) == found
     single = [group_of(weight, [1 + weight]) for weight in (3e-2, 1e-2, 1e-3)]
     alone = extrapolate_groups(single)
     assert isinstance(alone, Extrapolation)
@@ -255,7 +281,9 @@ def test_limit_of_groups_takes_the_smallest_discarded_weights():
     for wanted, some in (
         ("nothing is discarded", [*groups, group_of(0.0, [1.0])]),
         ("record no discarded weight", [group_of(None, [1.0])]),
-        ("2 discarded weights are too few", groups[:2]),
+        ("three different discarded weights of at most 0.1, got 2; run more", groups[:2]),
+        ("of at most 0.1, got 2; run more bond dimensions", [*far, *groups[:2]]),
+        ("of at most 0.1, got 1", [groups[0]] * 4),
     ):
         why = extrapolate_groups(some)
         assert isinstance(why, str)
@@ -295,6 +323,7 @@ def truncated(settings: dict[str, Any]) -> dict[str, Any] | None:
         "discarded_weight": weight,
         "entropy_max": math.log(bond),
         "seconds": 2.0 * bond,
+        "compile_seconds": 0.5,
     }
 
 
@@ -307,11 +336,13 @@ def test_command_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "depth 4: not converged in bond dimension: the energies of state.max_bond = 4 and 8" in (
         said
     )
-    assert "depth 1:" not in said
-    assert (
-        "depth 4: not converged in bond dimension: discarded weight above 0.001: 0.04 at depth 4, "
-        "bond 1; 0.01 at depth 4, bond 2; 0.0025 at depth 4, bond 4"
-    ) in said
+    assert "**Warning**: depth 1" not in said
+    for bond, weight in ((1, "0.04"), (2, "0.01"), (4, "0.0025")):
+        assert f"depth 4, bond {bond}: truncated result, discards {weight}  \n" in said
+    assert said.count("not converged") == 1
+    assert "Truncated results discard a squared norm of more than 0.001 on average." in said
+    assert "the runs' errors and the fit (chi^2 per degree of freedom 0.3" in said
+    assert "No extrapolation of depth 1: nothing is discarded" in said
     out = tmp_path / "sweep" / "compare"
     assert (out / "comparison.md").read_text() in said
     assert "| 4 | 2 | 2 of 3 | 0 % [0, 84] | 0.529995 ± 5e-06 |" in said
@@ -327,6 +358,7 @@ def test_command_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert widest["energy"]["mean"] == pytest.approx(0.5 + 3 * 0.04 / 64)
     assert widest["energy"]["standard_error"] == pytest.approx(1e-5 / math.sqrt(3))
     assert widest["entropy_max"]["mean"] == math.log(8)
+    assert [widest[name]["mean"] for name in ("seconds", "training_seconds")] == [16, 15.5]
     # The best loss found is 0.000 999 below the lowest energy; depth 4 at bond 8 ends in reach.
     assert widest["success"]["probability"] == 1
     assert rows[4, 4]["success"]["successes"] == 0
@@ -359,7 +391,7 @@ def test_legends_of_long_values_stay_inside(
             },
             "energy": summary,
             "best_loss": summary,
-            "seconds": summary,
+            "compile_seconds": summary,
         }
         for number in range(n_curves)
         for bond in (2, 4)
@@ -376,6 +408,119 @@ def test_legends_of_long_values_stay_inside(
     inside, frame = legend.get_window_extent(), figure.bbox
     assert frame.x0 <= inside.x0 < inside.x1 <= frame.x1
     assert len(figure.axes[0].containers) == n_curves
+
+
+def subsets(settings: dict[str, Any]) -> dict[str, Any]:
+    """As result_785.json of experiment 06: energies of 200 images, one of them below every loss."""
+    bond, seed = settings.values()
+    return {
+        "unit": "nats",
+        "seed": seed,
+        "energy": {0: 0.003, 1: 0.0114}[seed] - 1e-5 * bond,
+        "energy_standard_error": None,
+        "energy_examples": 200,
+        "best_loss": 0.0041 + 1e-5 * bond,
+        "discarded_weight": 0.04 / bond**2,
+    }
+
+
+@pytest.mark.parametrize("size", ["recorded", "configured", "unknown"])
+def test_energies_over_some_examples_are_no_minima_and_no_success(tmp_path: Path, size: str):
+    known = {"train_examples": 12665} if size == "recorded" else {}
+    make_sweep(
+        tmp_path,
+        {"state.max_bond": [1, 2, 4], "train.seed": [0, 1]},
+        lambda settings: subsets(settings) | known,
+    )
+    if size == "configured":
+        for member in (tmp_path / "members").iterdir():
+            (member / "config.toml").write_text("[decode]\nfinal_examples = 200\n")
+    for minimum in (None, 0.0002):
+        found = compare_run(tmp_path, ComparisonSettings(minimum=minimum), report=lambda text: None)
+        assert not any(
+            "success" in each or "energy_above_minimum" in each for each in found["rows"]
+        )
+    said = (tmp_path / "compare" / "comparison.md").read_text()
+    assert "success |" not in said
+    assert "Success:" not in said
+    examples = "200 training examples " + ("of 12665" if known else "only")
+    report_run(tmp_path, report=lambda text: None)
+    for text in (said, (tmp_path / "report.html").read_text()):
+        assert (
+            f"energies of 6 of 6 runs are over {examples}, losses of networks over all: these "
+            "energies count neither for the best found nor as success; each seed chooses other "
+            "examples"
+        ) in text
+    rows = sweep_rows(tmp_path)
+    assert find_minima(rows, ["state.max_bond"]) == [pytest.approx(0.00411)] * 6
+
+
+def test_energies_over_all_examples_of_older_results_count(tmp_path: Path):
+    make_sweep(tmp_path, {"state.max_bond": [1, 2, 4], "train.seed": [0, 1]}, subsets)
+    for member in (tmp_path / "members").iterdir():
+        (member / "config.toml").write_text("[decode]\nfinal_examples = 0\n")
+    found = compare_run(tmp_path, report=lambda text: None)
+    assert [each["success"]["successes"] for each in found["rows"]] == [1, 1, 1]
+    assert not any("examples" in warning for warning in found["warnings"])
+
+
+def test_extrapolations_are_titled_by_their_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of single runs, whose interval is of the fit only; long settings take several lines."""
+    paths = [f"/a/long/folder/of/many/names/{name}-images-of-digits.npz" for name in "ab"]
+    values = {"circuit.depth": [4, 8], "data.path": paths, "state.max_bond": [1, 2, 4, 8]}
+
+    def result(settings: dict[str, Any]) -> dict[str, Any]:
+        depth, _, bond = settings.values()
+        return {"energy": 0.5, "discarded_weight": 0.02 * depth / bond**2}
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: drawn.append(self))
+    make_sweep(tmp_path, values, result)
+    compare_run(tmp_path, report=lambda text: None)
+    figure = drawn[-1]
+    figure.draw_without_rendering()
+    for axes, (depth, name) in zip(figure.axes, itertools.product((4, 8), "ab"), strict=False):
+        title = axes.get_title()
+        assert title.replace("\n", " ") == f"depth {depth}, path …/{name}-images-of-digits.npz"
+        inside = axes.title.get_window_extent()
+        assert figure.bbox.x0 <= inside.x0 < inside.x1 <= figure.bbox.x1
+    said = (tmp_path / "compare" / "comparison.md").read_text()
+    assert said.count("the fit only (single runs: no seeds' scatter, no chi^2)") == 4
+
+
+def test_energies_are_drawn_above_a_known_minimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a logarithmic axis, so that bond 1 does not hide 1e-5; the shares side by side."""
+    above = {1: 0.1, 2: 1e-3, 4: 1e-5}
+
+    def result(settings: dict[str, Any]) -> dict[str, Any]:
+        bond, depth, seed = settings.values()
+        return {"energy": 0.25 + above[bond] * (1 + seed) * depth, "best_loss": 0.25}
+
+    grid = {"state.max_bond": [1, 2, 4], "circuit.depth": [2, 4], "train.seed": [0, 1, 2]}
+    make_sweep(tmp_path, grid, result)
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: drawn.append(self))
+    found = compare_run(tmp_path, ComparisonSettings(minimum=0.25), report=lambda text: None)
+    assert [each["energy_above_minimum"]["median"] for each in found["rows"][:3]] == pytest.approx(
+        [0.4, 4e-3, 4e-5], rel=1e-9
+    )
+    panels = {axes.get_title(): axes for axes in drawn[0].axes}
+    assert "Energy" not in panels
+    energies = panels["Energy above the minimum"]
+    assert energies.get_yscale() == "log"
+    assert [round(line.get_ydata()[0], 9) for line in energies.containers[0].lines[:1]] == [0.4]
+    shares = panels["Success: within 0.0001 of the minimum"]
+    places = np.sort(
+        np.concatenate([line.get_xdata() for line in shares.lines if line.get_ls() == "None"])
+    )
+    assert np.diff(places).min() > 0.3
+    plain = compare_run(tmp_path, report=lambda text: None)
+    assert [panel[0] for panel in choose_panels(plain["rows"])][:1] == ["Energy"]
+    assert "Success: within 0.0001 of the best found" in {
+        axes.get_title() for axes in drawn[-1].axes
+    }
 
 
 def test_other_axes_and_a_known_minimum(tmp_path: Path, capsys):
@@ -434,16 +579,15 @@ def test_truncation_is_warned_of_without_a_bond_axis(tmp_path: Path):
 
     make_sweep(tmp_path, {"circuit.depth": [2, 4, 8], "train.seed": [-1, 1]}, result)
     found = compare_run(tmp_path, report=lambda text: None)
-    lead = "not converged in bond dimension: discarded weight above 0.001"
     assert found["warnings"] == [
-        f"depth 4: {lead}: 0.003 at depth 4, bond 3",
-        f"depth 8: {lead}: 0.02 at depth 8, bond 3",
+        "depth 4, bond 3: truncated result, discards 0.003",
+        "depth 8, bond 3: truncated result, discards 0.02",
     ]
     less = compare_run(tmp_path, ComparisonSettings(threshold=0.01), report=lambda text: None)
     assert len(less["warnings"]) == 1
     report_run(tmp_path, report=lambda text: None)
     page = (tmp_path / "report.html").read_text()
-    assert "0.02 at depth 8, bond 3" in page
+    assert "depth 8, bond 3: truncated result, discards 0.02" in page
 
 
 def test_later_diagnoses_are_in_the_table(tmp_path: Path):

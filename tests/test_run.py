@@ -120,6 +120,7 @@ def test_result_is_complete_and_stored(tiny: tuple):
         "steps": 20,
         "seed": 0,
         "energy_examples": 500,
+        "train_examples": 500,
     }
     assert {name: result[name] for name in expected} == expected
     assert 0 < result["compile_seconds"] < result["seconds"] < result["total_seconds"]
@@ -461,7 +462,7 @@ def test_softmax_of_all_pixels_and_classes(depth: int, tmp_path: Path):
     assert result["status"] == "finished"
     assert result["n_qubits"] == 7850
     assert result["max_bond"] == 2 ** (depth // 2)
-    assert result["energy_examples"] == 20
+    assert (result["energy_examples"], result["train_examples"]) == (20, 100)
     assert 0.5 < result["energy"] < 5
     assert abs(result["check_error"]) <= result["check_error_max"] < 0.05
     assert result["spectral_error"] <= 1e-3

@@ -308,6 +308,7 @@ def _training_result(
         "spectral_error": hamiltonian.spectral_error,
         "seed": seed,
         "data_fingerprint": hamiltonian.data.fingerprint,
+        "train_examples": hamiltonian.n_examples,
         "versions": versions(),
     }
     for name in (

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,29 @@ from .study.aggregate import (
     Group,
     check_convergence,
     choose_axes,
-    describe_discarded,
     extrapolate_groups,
     find_minima,
+    is_over_all,
     make_groups,
     varying_keys,
 )
-from .study.comparison_plots import in_words, plot_against, plot_extrapolation
+from .study.comparison_plots import plot_against, plot_extrapolation
 from .study.extrapolate import Extrapolation
+from .study.remarks import (
+    describe_discarded,
+    describe_interval,
+    describe_subsets,
+    describe_success,
+    describe_threshold,
+    in_words,
+)
 
-#: Columns of the table that a comparison averages.
+#: Columns of the table that a comparison averages, and two more: `energy_above_minimum` of a known
+#: minimum, and `training_seconds`, which are `seconds` without `compile_seconds`. A resumed run
+#: knows the compilation of its last process only.
 QUANTITIES = (
     "energy",
+    "energy_above_minimum",
     "energy_standard_error",
     "energy_error",
     "best_loss",
@@ -51,6 +63,8 @@ QUANTITIES = (
     "max_discarded",
     "entropy_max",
     "entropy_mean",
+    "training_seconds",
+    "compile_seconds",
     "seconds",
     "total_seconds",
 )
@@ -68,10 +82,12 @@ class ComparisonSettings:
       their own; seeds are averaged over unless they are an axis.
     - `minimum`: the smallest loss of any network, in the loss's unit; None is the best that a run
       of the same problem (data, network, loss) found.
-    - `distance`: a run succeeds if its energy ends at most this far above the minimum, above 0.
+    - `distance`: a run succeeds if its energy, over all training examples, ends at most this far
+      above the minimum, above 0.
     - `tolerance`: difference of energies that counts as none, in the loss's unit, at least 0.
-    - `threshold`: discarded weight above which a result is not converged, a squared norm, above 0.
-    - `points`: bond dimensions that the extrapolation goes through, at least 3.
+    - `threshold`: discarded weight above which a result is called truncated, and a series of bond
+      dimensions that ends there not converged; a squared norm, above 0.
+    - `points`: bond dimensions that the extrapolation goes through at most, at least 3.
 
     **Raises:** `ValueError` for a number out of range or more than two axes.
     """
@@ -137,8 +153,8 @@ def compare_run(
     return comparison
 
 
-#: Name, rows and line of every series whose energies go to a limit.
-Fits = list[tuple[str, list[Mapping[str, Any]], Extrapolation]]
+#: Settings, rows and line of every series whose energies go to a limit.
+Fits = list[tuple[Mapping[str, Any], list[Mapping[str, Any]], Extrapolation]]
 
 
 def compare_sweep(
@@ -148,8 +164,8 @@ def compare_sweep(
 
     **Raises:** as `compare_run`.
     """
-    rows = sweep_rows(folder)
     keys = list(read_sweep(folder)[0].values)
+    rows = _rows(folder, settings)
     ended = [row for row in rows if row["status"] in ("finished", "non-finite")]
     if not ended:
         raise ConfigError(
@@ -185,8 +201,27 @@ def compare_sweep(
             f"{missing} of {len(rows)} members have no result ({describe_counts(counts)}): what "
             "follows is of the others"
         )
+    subsets = describe_subsets(ended)
+    if subsets:
+        comparison["warnings"].append(subsets)
     fits = _compare_bonds(comparison, groups, records, settings, unit)
     return comparison, fits
+
+
+def _rows(folder: str | os.PathLike[str], settings: ComparisonSettings) -> list[dict[str, Any]]:
+    """The rows of the sweep's table, with what a comparison derives from them."""
+    rows = sweep_rows(folder)
+    for member, row in zip(read_sweep(folder), rows, strict=True):
+        file = member.folder / "config.toml"
+        if file.exists():
+            decode = tomllib.loads(file.read_text(encoding="utf-8")).get("decode", {})
+            row["decode.final_examples"] = decode.get("final_examples", 0)
+        times = row.get("seconds"), row.get("compile_seconds")
+        if times[0] is not None and times[1] is not None:
+            row["training_seconds"] = times[0] - times[1]
+        if settings.minimum is not None and row.get("energy") is not None and is_over_all(row):
+            row["energy_above_minimum"] = row["energy"] - settings.minimum
+    return rows
 
 
 def _axes(
@@ -247,10 +282,7 @@ def _compare_bonds(
     keys = list(groups[0].settings)
     bond_key = next((key for key in _BOND_KEYS if key in keys), None)
     if bond_key != "state.max_bond":
-        for group in groups:
-            words = describe_discarded([group], settings.threshold)
-            if words:
-                comparison["warnings"].append(f"{in_words(group.settings)}: {words}")
+        comparison["warnings"] += describe_discarded(groups, settings.threshold)
     if bond_key is None:
         return []
     series: dict[str, list[int]] = {}
@@ -258,8 +290,9 @@ def _compare_bonds(
         rest = {key: value for key, value in group.settings.items() if key != bond_key}
         series.setdefault(in_words(rest), []).append(at)
     fits = []
-    for words, places in series.items():
+    for places in series.values():
         chosen = [groups[at] for at in places]
+        rest = {key: value for key, value in chosen[0].settings.items() if key != bond_key}
         verdict = check_convergence(
             chosen,
             bond_key,
@@ -267,19 +300,15 @@ def _compare_bonds(
             threshold=settings.threshold,
             unit=unit,
         )
-        lead = f"{words}: " if words else ""
+        lead = f"{in_words(rest)}: " if rest else ""
         if verdict.warning:
             comparison["warnings"].append(lead + verdict.warning)
         if bond_key == "state.max_bond":
             # The largest bond dimension is what the verdict is about.
             below = [each for each in chosen if each.settings[bond_key] not in verdict.bonds[-1:]]
-            words = describe_discarded(below, settings.threshold)
-            if words:
-                comparison["warnings"].append(lead + words)
-        entry = {
-            "settings": {
-                key: value for key, value in chosen[0].settings.items() if key != bond_key
-            },
+            comparison["warnings"] += describe_discarded(below, settings.threshold)
+        entry: dict[str, Any] = {
+            "settings": rest,
             "bond_key": bond_key,
             "convergence": dataclasses.asdict(verdict),
         }
@@ -292,7 +321,7 @@ def _compare_bonds(
                     for at in places
                     if "energy" in records[at] and "discarded_weight" in records[at]
                 ]
-                fits.append((words, drawn, fit))
+                fits.append((rest, drawn, fit))
                 if fit.chi_squared is not None and fit.chi_squared > 4:
                     comparison["warnings"].append(
                         f"{lead}the energies lie off a line in the discarded weight (chi^2 per "
@@ -306,12 +335,17 @@ def _compare_bonds(
 
 _COLUMNS = (
     ("energy", "energy", "{:.6f}", 1.0),
+    ("energy_above_minimum", "above the minimum", "{:.1e}", 1.0),
     ("best_loss", "best loss", "{:.6f}", 1.0),
     ("test_accuracy", "test accuracy (%)", "{:.2f}", 100.0),
     ("discarded_weight", "discarded weight", "{:.1e}", 1.0),
     ("entropy_max", "largest entropy (nats)", "{:.3f}", 1.0),
-    ("seconds", "seconds", "{:.1f}", 1.0),
+    ("training_seconds", "training (s)", "{:.1f}", 1.0),
+    ("compile_seconds", "compilation (s)", "{:.1f}", 1.0),
 )
+
+
+_LOSSES = ("energy", "energy_above_minimum", "best_loss")
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
@@ -325,40 +359,49 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     unit = comparison["unit"]
     header = [*keys, "runs"]
     for name, words, _, _ in shown:
-        header.append(f"{words} ({unit})" if name in ("energy", "best_loss") and unit else words)
-    header.insert(len(keys) + 1, "success")
+        header.append(f"{words} ({unit})" if name in _LOSSES and unit else words)
+    with_success = any("success" in row for row in rows)
+    if with_success:
+        header.insert(len(keys) + 1, "success")
     lines.append(f"| {' | '.join(header)} |")
     lines.append(f"|{'---|' * len(header)}")
     for row in rows:
         ended = str(row["ended"]) + (
             f" of {row['members']}" if row["ended"] < row["members"] else ""
         )
-        cells = [*(str(value) for value in row["settings"].values()), ended, _share(row)]
+        cells = [*(str(value) for value in row["settings"].values()), ended]
+        if with_success:
+            cells.append(_share(row))
         for name, _, form, factor in shown:
             cells.append(_cell(row.get(name), form, factor))
         lines.append(f"| {' | '.join(cells)} |")
-    minimum = comparison["minimum"]
-    against = "the best found" if minimum is None else f"the minimum {minimum:g}"
-    lines += [
-        "",
-        f"Means ± standard errors over the runs of a group. Success: energy within "
-        f"{settings['distance']:g} of {against}, with the exact 95 % interval.",
-    ]
+    lines += ["", "Means ± standard errors over the runs of a group."]
+    if with_success:
+        lines.append(describe_success(comparison["minimum"], settings["distance"]))
+    lines.append(describe_threshold(settings["threshold"]))
     if any(key == "circuit.depth" for key in keys):
         lines.append("Depth 1 is the product state, the mean-field baseline.")
     limits = [each for each in comparison["series"] if "extrapolation" in each]
     if limits:
         lines += [
             "",
-            f"| series | energy at discarded weight 0 ({unit}) | 95 % interval | points |",
+            f"| series | energy at discarded weight 0 ({unit}) | 95 % interval | interval of | "
+            "points |",
         ]
-        lines.append("|---|---|---|---|")
+        lines.append("|---|---|---|---|---|")
         for each in limits:
             fit = each["extrapolation"]
             lines.append(
                 f"| {in_words(each['settings']) or 'all runs'} | {fit['energy']:.6f} ± "
-                f"{fit['error']:.1g} | {fit['low']:.6f} to {fit['high']:.6f} | {fit['n_points']} |"
+                f"{fit['error']:.1g} | {fit['low']:.6f} to {fit['high']:.6f} | "
+                f"{describe_interval(fit)} | {fit['n_points']} |"
             )
+    refused = [each for each in comparison["series"] if "no_extrapolation" in each]
+    if refused:
+        lines.append("")
+    for each in refused:
+        words = in_words(each["settings"]) or "all runs"
+        lines.append(f"No extrapolation of {words}: {each['no_extrapolation']}  ")
     return "\n".join(lines) + "\n"
 
 

@@ -22,6 +22,9 @@ SEEDS = ("train.seed", "data.split_seed")
 _PROBLEM = ("data", "network", "loss")
 #: Discarded weights up to here are rounding.
 NOTHING = 1e-12
+#: Largest discarded weight that a line goes through. The squared overlap with the exact state is
+#: about exp(-w), which is off its line 1 - w by w^2 / 2: 5 % of w here, and all of it at w = 2.
+LARGEST_FITTED = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,12 @@ class Group:
         **Arguments:**
 
         - `minima`: of every row of `ended`. A run whose energy is not finite is a failure. None is
-          returned where a minimum is not finite.
+          returned where a minimum is not finite, or an energy is over some training examples only:
+          those of the minimum are others.
         """
         if not self.ended or not np.isfinite(minima).all():
+            return None
+        if not all(is_over_all(row) for row in self.ended):
             return None
         energies = [row.get("energy") for row in self.ended]
         above = [
@@ -99,6 +105,23 @@ class Group:
             for energy, minimum in zip(energies, minima, strict=True)
         ]
         return success_probability(np.array(above, float), 0.0, distance=distance)
+
+
+def is_over_all(row: Mapping[str, Any]) -> bool:
+    """Whether a run's energy is a mean over all training examples, as the losses of networks are.
+
+    `train_examples` says how many there are. Results of older versions lack it; there the setting
+    `decode.final_examples` decides: 0 is all, and a run that used fewer than it asked for used all.
+    Without either a number of examples is taken for a part of them. A run without an energy is
+    judged by what it would have used.
+    """
+    used, asked = row.get("energy_examples"), row.get("decode.final_examples")
+    used = (asked or None) if used is None else used
+    if used is None:
+        return True
+    if row.get("train_examples") is not None:
+        return used >= row["train_examples"]
+    return asked is not None and (asked == 0 or used < asked)
 
 
 def make_groups(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Group]:
@@ -149,14 +172,14 @@ def find_minima(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[
     """Of every row the smallest loss that any row of the same problem found.
 
     A problem is what data, network and loss of the `keys` say. Losses of single networks count, and
-    energies that are no estimates. Infinite where there is none.
+    energies over all training examples that are no estimates. Infinite where there is none.
     """
     names = [key for key in keys if key.partition(".")[0] in _PROBLEM]
     best: dict[tuple[Any, ...], float] = {}
     problems = [tuple(row[key] for key in names) for row in rows]
     for problem, row in zip(problems, rows, strict=True):
         found = [row.get("best_loss")]
-        if row.get("energy_standard_error") is None:
+        if row.get("energy_standard_error") is None and is_over_all(row):
             found.append(row.get("energy"))
         for value in found:
             if value is not None and math.isfinite(value):
@@ -237,37 +260,12 @@ def check_convergence(
     return Convergence(True, "", bonds, difference, limit, discarded)
 
 
-def describe_discarded(groups: Sequence[Group], threshold: float) -> str:
-    """A warning of the groups whose runs discard more than `threshold` on average, or "".
-
-    It names the depth and the bond dimension of each, as the runs record them.
-    """
-    found = []
-    for group in groups:
-        weight = group.summary("discarded_weight")
-        if weight is None or not weight.mean > threshold:
-            continue
-        places = []
-        for name, key in (("depth", "circuit.depth"), ("bond", "state.max_bond")):
-            column = "max_bond" if name == "bond" else name
-            values = {row[column] for row in group.ended if row.get(column) is not None}
-            if key in group.settings:
-                values = {group.settings[key]}
-            if values:
-                places.append(f"{name} {', '.join(map(str, sorted(values)))}")
-        found.append(f"{weight.mean:.2g}" + (f" at {', '.join(places)}" if places else ""))
-    if not found:
-        return ""
-    return f"not converged in bond dimension: discarded weight above {threshold:.2g}: " + "; ".join(
-        found
-    )
-
-
 def extrapolate_groups(groups: Sequence[Group], *, points: int = 4) -> Extrapolation | str:
     """The energy of a series of groups where nothing is discarded, or why there is none.
 
-    Standard errors are those of `Group.energy_error`, all of several runs or all of single ones;
-    otherwise the scatter about the line stands in for them.
+    Only discarded weights up to `LARGEST_FITTED` count. Standard errors are those of
+    `Group.energy_error`, all of several runs or all of single ones; otherwise the scatter about the
+    line stands in for them.
 
     **Arguments:**
 
@@ -280,15 +278,20 @@ def extrapolate_groups(groups: Sequence[Group], *, points: int = 4) -> Extrapola
             found.append((weight.mean, energy, group.energy_error()))
     if not found:
         return "the runs record no discarded weight"
-    found = sorted(found, key=lambda each: each[0])[:points]
+    found.sort(key=lambda each: each[0])
     if found[0][0] <= NOTHING:
         return "nothing is discarded at the largest bond dimension: its energy is the limit"
-    if len({weight for weight, _, _ in found}) < 3:
-        return f"{len(found)} discarded weights are too few for a line; run more bond dimensions"
-    weights = np.array([weight for weight, _, _ in found])
-    energies = np.array([energy.mean for _, energy, _ in found])
-    runs = np.array([energy.n for _, energy, _ in found])
-    errors = np.array([error or 0 for _, _, error in found], float)
+    small = [each for each in found[:points] if each[0] <= LARGEST_FITTED]
+    different = len({weight for weight, _, _ in small})
+    if different < 3:
+        return (
+            f"a line needs three different discarded weights of at most {LARGEST_FITTED:g}, got "
+            f"{different}; run more bond dimensions"
+        )
+    weights = np.array([weight for weight, _, _ in small])
+    energies = np.array([energy.mean for _, energy, _ in small])
+    runs = np.array([energy.n for _, energy, _ in small])
+    errors = np.array([error or 0 for _, _, error in small], float)
     if not (errors > 0).all() or len({n > 1 for n in runs}) > 1:
         return extrapolate(weights, energies)
     return extrapolate(weights, energies, errors, runs if runs[0] > 1 else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,24 +14,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .extrapolate import Extrapolation
+from .remarks import in_words
 
 #: Title, column, label of the axis, and factor of the panels of `plot_against`, in their order.
 PANELS = (
     ("Energy", "energy", "{unit} per example", 1.0),
+    ("Energy above the minimum", "energy_above_minimum", "{unit} per example", 1.0),
     ("Best network's loss", "best_loss", "{unit} per example", 1.0),
     ("Test accuracy", "test_accuracy", "%", 100.0),
     ("Success", "success", "% of runs", 100.0),
     ("Discarded weight", "discarded_weight", "squared norm", 1.0),
     ("Largest entanglement entropy", "entropy_max", "nats", 1.0),
-    ("Training time", "seconds", "seconds", 1.0),
+    ("Training time without compilation", "training_seconds", "seconds", 1.0),
+    ("Compilation time", "compile_seconds", "seconds", 1.0),
 )
 #: Quantities that may span decades: medians and quartiles, logarithmic axes where they do.
-_SKEWED = ("discarded_weight", "seconds")
+_SKEWED = ("energy_above_minimum", "discarded_weight", "training_seconds", "compile_seconds")
 _GREY = "0.45"
 #: Inches that a letter of a legend takes at most, and the line before it with the gaps.
 _LETTER, _LINE = 0.07, 0.7
 #: Letters of a setting's value, for instance a file's path, that figures show.
 _LETTERS = 24
+#: Letters of a title's line, and values of an axis that are named.
+_TITLE, _NAMED = 44, 12
+
+
+def choose_panels(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, float]]:
+    """The panels of the quantities that the rows have.
+
+    Energies are drawn above the minimum where every run's distance from it is known.
+    """
+    known = all(row.get("energy_above_minimum") for row in rows if row.get("energy"))
+    hidden = "energy" if known else "energy_above_minimum"
+    return [
+        panel for panel in PANELS if panel[1] != hidden and any(row.get(panel[1]) for row in rows)
+    ]
 
 
 def plot_against(
@@ -44,9 +62,9 @@ def plot_against(
 ) -> None:
     """Every quantity that a comparison has, against one setting, a curve per other settings.
 
-    Means with standard errors; medians with quartiles of discarded weights and seconds, on
-    logarithmic axes where they span a decade; exact intervals of probabilities. The product state
-    is grey and dashed.
+    Means with standard errors; medians with quartiles of distances from the minimum, discarded
+    weights and seconds, on logarithmic axes where they span a decade; exact intervals of
+    probabilities, side by side at every value. The product state is grey and dashed.
 
     **Arguments:**
 
@@ -54,11 +72,7 @@ def plot_against(
     - `distance`: of a success from the minimum.
     - `names`: the quantities to draw; None is all that there are.
     """
-    shown = [
-        panel
-        for panel in PANELS
-        if (names is None or panel[1] in names) and any(row.get(panel[1]) for row in rows)
-    ]
+    shown = [panel for panel in choose_panels(rows) if names is None or panel[1] in names]
     columns = min(3, len(shown))
     bands = -(-len(shown) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * bands + 0.7), layout="constrained")
@@ -66,6 +80,8 @@ def plot_against(
     curves = _curves(key, rows)
     values = list(dict.fromkeys(row["settings"][key] for row in rows))
     numeric = all(isinstance(value, (int, float)) for value in values)
+    if numeric:
+        values.sort()
     place = {value: (value if numeric else at) for at, value in enumerate(values)}
     spread = _spread(values, numeric, len(curves))
     for axes, (title, name, label, factor) in zip(panels, shown, strict=False):
@@ -73,16 +89,23 @@ def plot_against(
             found = [row for row in points if row.get(name)]
             if not found:
                 continue
-            x = spread(np.array([place[row["settings"][key]] for row in found], float), number)
             summaries = [row[name] for row in found]
+            if name == "success":
+                slots = np.array([values.index(row["settings"][key]) for row in found])
+                _draw_shares(axes, slots, summaries, color, number, len(curves), len(values))
+                continue
+            x = spread(np.array([place[row["settings"][key]] for row in found], float), number)
             _draw(axes, x, summaries, factor, color, style, quartiles=name in _SKEWED)
         if name == "success":
-            title = f"Success: within {distance:g} of the minimum"
+            known = any(row.get("energy_above_minimum") for row in rows)
+            title = f"Success: within {distance:g} of the {'minimum' if known else 'best found'}"
             axes.set_ylim(-4, 104)
+            _slots(axes, values)
+        else:
+            _ticks(axes, values, numeric)
         if name in _SKEWED:
             label += _logarithmic(axes, [row[name]["median"] for row in rows if row.get(name)])
         axes.set(title=title, xlabel=key, ylabel=label.format(unit=unit))
-        _ticks(axes, values, numeric)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
@@ -103,15 +126,14 @@ def plot_against(
     figure.savefig(path, dpi=130)
 
 
-def in_words(settings: Mapping[str, Any]) -> str:
-    """Settings as a curve is called: `depth 4, learning_rate 0.1`."""
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
-
-
 def _short(value: Any) -> str:
     """A value in at most so many letters that figures have room for, cut in front."""
     words = str(value)
     return words if len(words) <= _LETTERS else "…" + words[1 - _LETTERS :]
+
+
+def _in_short(settings: Mapping[str, Any]) -> str:
+    return in_words({name: _short(value) for name, value in settings.items()})
 
 
 def _curves(
@@ -124,7 +146,7 @@ def _curves(
         rest = {name: value for name, value in row["settings"].items() if name != key}
         note = " (product state)" if rest.get("circuit.depth") == 1 else ""
         words = in_words(rest) + note
-        shown[words] = in_words({name: _short(value) for name, value in rest.items()}) + note
+        shown[words] = _in_short(rest) + note
         found.setdefault(words, []).append(row)
     entangled = [words for words in found if not words.endswith("(product state)")]
     shades = np.linspace(0.1, 0.85, max(1, len(entangled)))
@@ -155,10 +177,7 @@ def _draw(
     quartiles: bool,
 ) -> None:
     """One curve with its bars; `quartiles` draws medians and quartiles in place of means."""
-    if "probability" in points[0]:
-        middle = np.array([point["probability"] for point in points])
-        low, high = (np.array([point[end] for point in points]) for end in ("low", "high"))
-    elif quartiles:
+    if quartiles:
         middle, low, high = (
             np.array([point[name] for point in points]) for name in ("median", "low", "high")
         )
@@ -179,6 +198,36 @@ def _draw(
     )
 
 
+def _draw_shares(
+    axes: Axes,
+    slots: np.ndarray,
+    points: Sequence[Mapping[str, Any]],
+    color: Any,
+    number: int,
+    n_curves: int,
+    n_slots: int,
+) -> None:
+    """The shares of one curve and their intervals, beside those of the others in every slot."""
+    x = slots + 0.8 * ((number + 0.5) / n_curves - 0.5)
+    width = float(np.clip(130 / (n_slots * n_curves), 1, 7))
+    share, low, high = (
+        np.array([100 * point[name] for point in points]) for name in ("probability", "low", "high")
+    )
+    axes.errorbar(
+        x, share, yerr=[share - low, high - share], fmt="none", color=color, lw=width, alpha=0.35
+    )
+    axes.plot(x, share, "o", color=color, ms=float(np.clip(width, 2.5, 5)))
+
+
+def _slots(axes: Axes, values: Sequence[Any]) -> None:
+    """Equal room for every value, and the names of at most twelve."""
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    for edge in range(1, len(values)):
+        axes.axvline(edge - 0.5, color="0.9", lw=0.8, zorder=0)
+    named = range(0, len(values), -(-len(values) // _NAMED))
+    axes.set_xticks(named, [_short(values[at]) for at in named])
+
+
 def _is_logarithmic(values: Sequence[Any]) -> bool:
     return min(values) > 0 and max(values) / min(values) >= 8
 
@@ -191,7 +240,9 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> str:
     axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    return "" if len(positive) == len(values) else " (0 not drawn)"
+    if len(positive) == len(values):
+        return ""
+    return " (0 not drawn)" if min(values) == 0 else " (0 and less not drawn)"
 
 
 def _ticks(axes: Axes, values: Sequence[Any], numeric: bool) -> None:
@@ -200,13 +251,13 @@ def _ticks(axes: Axes, values: Sequence[Any], numeric: bool) -> None:
         return
     if _is_logarithmic(values):
         axes.set_xscale("log", base=2)
-    if len(values) <= 12:
+    if len(values) <= _NAMED:
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
 
 def plot_extrapolation(
-    series: Sequence[tuple[str, Sequence[Mapping[str, Any]], Extrapolation]],
+    series: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]], Extrapolation]],
     path: str | os.PathLike[str],
     *,
     unit: str,
@@ -217,13 +268,13 @@ def plot_extrapolation(
 
     **Arguments:**
 
-    - `series`: name, rows of `comparison.json` with `energy` and `discarded_weight`, and the fit.
+    - `series`: settings, rows of `comparison.json` with `energy` and `discarded_weight`, and fit.
     """
     columns = min(3, len(series))
     bands = -(-len(series) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.6 * bands), layout="constrained")
     panels = figure.subplots(bands, columns, squeeze=False).ravel()
-    for axes, (words, rows, fit) in zip(panels, series, strict=False):
+    for axes, (settings, rows, fit) in zip(panels, series, strict=False):
         fitted = sorted(rows, key=lambda row: row["discarded_weight"]["mean"])
         weights = np.array([row["discarded_weight"]["mean"] for row in fitted])
         energies = np.array([row["energy"]["mean"] for row in fitted])
@@ -255,10 +306,11 @@ def plot_extrapolation(
             ms=5,
             capsize=4,
             color="#d1495b",
-            label=f"limit and {100 * fit.confidence:.0f} % interval",
+            label=f"limit and {100 * fit.confidence:.0f} % interval"
+            + " of the fit only" * (fit.chi_squared is None),
         )
         axes.set(
-            title=words or "all runs",
+            title=textwrap.fill(_in_short(settings), _TITLE) or "all runs",
             xlabel="discarded weight (squared norm)",
             ylabel=f"energy ({unit} per example)",
         )

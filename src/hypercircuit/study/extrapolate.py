@@ -1,8 +1,17 @@
 """What an energy tends to where nothing is discarded: a line through energies of several bonds.
 
-A truncated state of discarded weight w, the squared norm that its truncations threw away, has to
-first order an energy that is linear in w. Of the mean energies E_i at discarded weights w_i, one
-pair per bond dimension at equal depth, the line E = E_0 + a w is fitted by weighted least squares::
+A state psi that is truncated to phi, with the part chi (orthogonal to phi) of squared norm w thrown
+away, has the energy::
+
+    <phi|C|phi> = <psi|C|psi> + w (<phi|C|phi> - <chi|C|chi>) - 2 sqrt(w (1 - w)) Re <phi|C|chi>
+
+It is linear in w where the last term vanishes: where phi is an eigenstate of C, as one that has
+converged to networks of one loss nearly is. In general the energy's error goes as sqrt(w), and a
+line misses the limit. The last term is at most 2 sqrt(w) s, with s the standard deviation of the
+loss over the networks of phi. The w that a run records is the sum over all its truncations.
+
+Of the mean energies E_i at discarded weights w_i, one pair per bond dimension at equal depth, the
+line E = E_0 + a w is fitted by weighted least squares::
 
     (E_0, a) = (X^T W X)^-1 X^T W E,    X = [1  w],  W = diag(1 / v_i)
 
@@ -15,10 +24,11 @@ pair per bond dimension at equal depth, the line E = E_0 + a w is fitted by weig
 * The interval is that of Student's t with the degrees of freedom of Welch and Satterthwaite,
   (sum c_i^2 s_i^2)^2 / sum (c_i^4 s_i^4 / (n_i - 1)).
 * Without standard errors all weights are equal, and the variance is that of the residuals, with
-  m - 2 degrees of freedom.
+  m - 2 degrees of freedom: the interval is of the fit only, and nothing tests the line.
 
-Conditions: the same problem and depth; discarded weights so small that the energy is linear in
-them; runs that reach comparable optima at every bond dimension (what an optimiser misses does not
+Conditions: the same problem and depth; states near eigenstates of C, s well below
+sqrt(w) |<phi|C|phi> - <chi|C|chi>|; small discarded weights (`study.aggregate` takes those up to
+0.1); runs that reach comparable optima at every bond dimension (what an optimiser misses does not
 vanish with w); and errors of the w_i that are small beside their spread.
 """
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..comparison_plots import PANELS, in_words, plot_against, plot_extrapolation
+from ..comparison_plots import PANELS, choose_panels, plot_against, plot_extrapolation
 from ..extrapolate import Extrapolation
 from ..members import STATUSES
+from ..remarks import describe_interval, describe_success, describe_threshold, in_words
 from .html import NONE, Content, Html, join, number, tag
 from .page import (
     NOT_USED,
@@ -26,7 +27,10 @@ from .page import (
 )
 
 Row = Mapping[str, Any]
+#: Settings, rows and line of a series, see `plot_extrapolation`.
+Fit = tuple[Mapping[str, Any], Sequence[Row], Extrapolation]
 _LOG_LINES = 20
+_SECONDS = "seconds, compilation included"
 #: Values of a setting that are listed in full; of more, the first ones and the last.
 _LISTED = 12
 #: Columns of a run's errors: the kind, and the columns of the sweep's table that may hold it.
@@ -111,7 +115,7 @@ def member_table(
     rows: Sequence[Row], keys: Sequence[str], anchors: Mapping[int, str]
 ) -> Html | None:
     """One row a run: settings, results, and every kind of error in a column of its own."""
-    header = ["run", *keys, "status", "energy", *_HEADERS, "best loss", "test", "seconds"]
+    header = ["run", *keys, "status", "energy", *_HEADERS, "best loss", "test", _SECONDS]
     body = [
         [
             tag("a", row["folder"], href=f"#{anchors[row['member']]}"),
@@ -173,7 +177,7 @@ def member(row: Row, keys: Sequence[str], anchor: str, log: str | None) -> Html:
 def comparison(
     page: Page,
     found: Mapping[str, Any],
-    fits: Sequence[tuple[str, Sequence[Mapping[str, Any]], Extrapolation]],
+    fits: Sequence[Fit],
 ) -> Html:
     """Warnings, limits, one figure per quantity and axis, and the table of groups."""
     unit, rows = found["unit"], found["rows"]
@@ -182,21 +186,19 @@ def comparison(
         tag("p", f"Warning: {warning}", class_="note", role="note") for warning in found["warnings"]
     ]
     averaged = f" over {' and '.join(found['averaged'])}" if found["averaged"] else ""
-    minimum = found["minimum"]
-    against = "the best found" if minimum is None else f"the minimum {minimum:g}"
-    blocks.append(
-        paragraph(
-            f"Means{averaged} ± standard errors; medians and quartiles of times and discarded "
-            f"weights. Success: an energy within {settings['distance']:g} of {against}, with the "
-            "exact 95 % interval. Depth 1 is the product state, the mean-field baseline."
-        )
-    )
+    words = [
+        f"Means{averaged} ± standard errors; in figures medians and quartiles of times, discarded "
+        "weights and distances from the minimum."
+    ]
+    if any(row.get("success") for row in rows):
+        words.append(describe_success(found["minimum"], settings["distance"]))
+    words.append(describe_threshold(settings["threshold"]))
+    words.append("Depth 1 is the product state, the mean-field baseline.")
+    blocks.append(paragraph(" ".join(words)))
     blocks.append(_limits(found, unit))
     figures = []
     for key in found["axes"]:
-        for title, name, label, factor in PANELS:
-            if not any(row.get(name) for row in rows):
-                continue
+        for title, name, label, factor in choose_panels(rows):
             figures.append(
                 page.figure(
                     functools.partial(_panel, key, rows, unit, settings["distance"], name),
@@ -235,9 +237,7 @@ def _panel(
     plot_against(key, rows, path, unit=unit, distance=distance, names=[name])
 
 
-def _lines(
-    fits: Sequence[tuple[str, Sequence[Mapping[str, Any]], Extrapolation]], unit: str, path: Path
-) -> None:
+def _lines(fits: Sequence[Fit], unit: str, path: Path) -> None:
     plot_extrapolation(fits, path, unit=unit)
 
 
@@ -265,10 +265,12 @@ def _limits(found: Mapping[str, Any], unit: str) -> Html:
                             number(fit["low"]),
                             " to ",
                             number(fit["high"]),
-                            " from the fit",
+                            f", of {describe_interval(fit)}",
                         ]
                     ),
-                    sampling="within the interval, from the runs of a group",
+                    sampling="not in the interval"
+                    if fit["chi_squared"] is None
+                    else "within the interval, from the runs of a group",
                     check="not bounded: runs may end in local minima",
                 ),
             )
