@@ -18,8 +18,10 @@ from hypercircuit.config import Config, ConfigError
 from hypercircuit.energy import MPO, Sampled, Statevector
 from hypercircuit.energy.operators import cell_operators, expectations
 from hypercircuit.hamiltonian import DiagonalMPO, compile_loss
+from hypercircuit.hamiltonian.mpo import load_compressed, saved_report
 from hypercircuit.problem import build_problem
-from hypercircuit.run import train_run
+from hypercircuit.run import summary, train_run
+from hypercircuit.run_report import report_run
 from hypercircuit.state import exact_mps
 from hypercircuit.train import LBFGS, Progress, Schedule, train
 from problems import PROBLEMS, Problem
@@ -219,6 +221,27 @@ def test_what_cannot_be_trusted_at_once_is_not_compressed_again_and_again():
     assert result.history.evaluations["mpo_compressions"][-1] <= 2
 
 
+def test_a_violated_trust_region_is_said_and_recorded_in_the_uniform_metric(capsys):
+    kind = MPO(max_bond=1, metric="uniform", trust=1e-9, check_every=2, samples=16)
+    narrow = MPO(max_bond=16, metric="uniform", trust=0.5, check_every=2, samples=16)
+    for each, said in ((kind, 1), (narrow, 0)):
+        evaluations = train(
+            compiled(TASK),
+            Brickwork(1),
+            energy=each,
+            optimiser=optax.adam(0.3),
+            schedule=Schedule(steps=8, batch_size=0, evaluate_every=8),
+            params=Brickwork(1).init(jax.random.key(1), 14, dtype=np.float64),
+            progress=Progress(log_seconds=0),
+        ).history.evaluations
+        shown = capsys.readouterr().err
+        assert evaluations["mpo_compressions"][-1] == 1
+        assert evaluations["mpo_rms_worst"][-1] >= evaluations["mpo_rms"][-1]
+        assert "energy of the operators" in shown
+        assert shown.count("is more than mpo.trust=1e-09 of their loss") == said
+        assert shown.count("for less take mpo.metric='state', raise mpo.max_bond=1 or") == said
+
+
 def test_a_signal_while_compressing_ends_before_the_next_step(monkeypatch, tmp_path: Path):
     from hypercircuit.energy import mpo
 
@@ -288,10 +311,6 @@ WITH_MPO = {
             "softmax loss of a network with 0 hidden layers, 10 outputs and 7850 qubits is not",
         ),
         (
-            WITH_MPO | {"mpo": {"metric": "uniform", "trust": 0.5}},
-            "mpo.trust is not used with mpo.metric='uniform'",
-        ),
-        (
             WITH_MPO | {"energy": {"kind": "mpo", "check_examples": 5}},
             "energy.check_examples is not used with energy.kind='mpo'",
         ),
@@ -318,7 +337,10 @@ def test_contradictions_are_refused(values: dict, message: str):
         Config.from_dict(values)
 
 
-def test_a_run_carries_the_classical_optimum_of_its_operators(tmp_path: Path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory):
+    """A run on operators that cannot be trusted: its result, folder and messages."""
+    folder = tmp_path_factory.mktemp("run")
     pick = {"downsample": "pick", "rows": [4, 11, 17], "columns": [6, 13, 20, 24]}
     config = Config.from_dict(
         WITH_MPO
@@ -327,15 +349,48 @@ def test_a_run_carries_the_classical_optimum_of_its_operators(tmp_path: Path):
             "network": {"outputs": 1},
             "loss": {"kind": "logistic"},
             "circuit": {"depth": 2},
-            "mpo": {"max_bond": 16},
+            "mpo": {"max_bond": 16, "trust": 1e-12},
             "train": {"steps": 3, "batch_size": 0, "evaluate_every": 3, "checkpoint_every": 3},
         }
     )
     messages: list[str] = []
-    result = train_run(config, tmp_path, report=messages.append)
+    return train_run(config, folder, report=messages.append), folder, messages, config
+
+
+def test_a_run_carries_the_classical_optimum_of_its_operators(trained):
+    result, _, messages, config = trained
     found = result["classical"]
     problem = build_problem(config)
     losses = compile_loss(problem.network, problem.splits.train, problem.loss).diagonal()
     assert losses.min() - 1e-6 <= found["loss"] <= np.quantile(losses, 1e-3)
     assert set(found["accuracies"]) == {"train", "test"}
     assert any(text.startswith("classical search of the operators") for text in messages)
+
+
+def test_a_run_says_whether_its_operators_are_trusted_at_the_end(trained):
+    result, folder, messages, config = trained
+    found = result["mpo"]
+    state = found["measured"]["state"]
+    assert found["trust"] == 1e-12
+    assert found["limit"] == pytest.approx(1e-12 * state["loss"])
+    assert found["rms"] == state["rms"] > found["limit"]
+    assert result["mpo_trusted"] is False
+    assert "the operators it was trained on are not to be trusted at the end" in messages[-2]
+    assert "not to be trusted" not in summary(result | {"mpo_trusted": True})
+    # Its report is the one that the operators' file holds, with the state and the best network.
+    report = saved_report(folder / "mpo.npz")
+    assert report["errors"] == found["errors"]
+    assert report["measured"] == found["measured"]
+    with np.load(folder / "best_network.npz") as arrays:
+        best = arrays["bits"][None]
+    problem = build_problem(config)
+    hamiltonian = compile_loss(
+        problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
+    )
+    operators = load_compressed(folder / "mpo.npz", hamiltonian)
+    assert report["measured"]["best"]["rms"] == operators.error_at(best).rms
+    assert state["n_networks"] == 256
+    assert state["loss"] == pytest.approx(result["energy"], abs=0.2)
+    page = report_run(folder).read_text()
+    assert "not to be trusted" in page
+    assert "energy of the compressed operators, all examples" in page

@@ -200,6 +200,15 @@ def test_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
+def test_progress_says_what_the_energy_is(monkeypatch: pytest.MonkeyPatch, terminal: bool):
+    stream = _Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress(log_seconds=0).start(8, energy="energy of the operators") as display:
+        display.update(4, energy=0.75, gradient_norm=0.02)
+    assert "energy of the operators 0.7500 |grad| 2.0e-02" in stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
 def test_progress_of_what_has_no_energy(monkeypatch: pytest.MonkeyPatch, terminal: bool):
     stream = _Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -87,7 +87,9 @@ class SignalAfter(Progress):
     step: int = 0
     number: int = signal.SIGTERM
 
-    def start(self, steps: int, *, initial: int = 0) -> ProgressDisplay:
+    def start(
+        self, steps: int, *, initial: int = 0, unit: str = "step", energy: str = "energy"
+    ) -> ProgressDisplay:
         return _Signalling(self)
 
 

@@ -59,7 +59,7 @@ from .energy import (
     why_not_exact,
 )
 from .hamiltonian import LossHamiltonian, compile_loss
-from .hamiltonian.mpo import around_state, load_compressed
+from .hamiltonian.mpo import CompressedLoss, around_state, load_compressed
 from .methods import (
     Report,
     born_state,
@@ -187,9 +187,7 @@ def train_run(
                 circuit, params = problem.circuit, trained.params
                 _final_energy(config, hamiltonian, circuit, params, folder, report, stop, mesh)
             if result["status"] == "finished" and isinstance(kind, MPO):
-                result["classical"] = _classical(
-                    config, problem, hamiltonian, trained, folder, report
-                )
+                result |= _of_operators(config, problem, hamiltonian, trained, folder, report)
         result["total_seconds"] = time.perf_counter() - begun
         if not first:
             return result
@@ -404,7 +402,7 @@ def _decode_run(
     return result
 
 
-def _classical(
+def _of_operators(
     config: Config,
     problem: Problem,
     hamiltonian: LossHamiltonian,
@@ -412,9 +410,38 @@ def _classical(
     folder: Path,
     report: Report,
 ) -> dict[str, Any]:
-    """The best network of the last operators near the trained state, for `result.json`."""
+    """What the last operators are worth at the end, for `result.json`; they are saved with it."""
     operators = load_compressed(folder / OPERATORS, hamiltonian)
     state = born_state(config, problem.circuit, trained.params)
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 4)
+    samples = np.asarray(state.sample(key, config.mpo.networks)[0])
+    with np.load(folder / "best_network.npz") as arrays:
+        best = arrays["bits"]
+    found = operators.report(state=samples, best=best)
+    operators.save(folder / OPERATORS, report=found)
+    at_end = found["measured"]["state"]
+    limit = config.mpo.trust * abs(at_end["loss"])
+    return {
+        "mpo_trusted": at_end["rms"] <= limit,
+        "mpo": {
+            "rms": at_end["rms"],
+            "limit": limit,
+            "trust": config.mpo.trust,
+            "errors": found["errors"],
+            "measured": found["measured"],
+        },
+        "classical": _classical(config, problem, operators, state, report),
+    }
+
+
+def _classical(
+    config: Config,
+    problem: Problem,
+    operators: CompressedLoss,
+    state: Born,
+    report: Report,
+) -> dict[str, Any]:
+    """The best network of the last operators near the trained state, for `result.json`."""
     key = jax.random.fold_in(jax.random.key(config.train.seed), 3)
     starts = np.asarray(state.sample(key, _STARTS)[0])
     probabilities = around_state((1 - np.asarray(state.marginals())) / 2)
@@ -656,6 +683,14 @@ def summary(result: dict[str, Any]) -> str:
         f"mean of the samples {100 * result['sample_mean']['test_accuracy']:.2f} %, their vote "
         f"{100 * result['vote']['test_accuracy']:.2f} % test",
     ]
+    if result.get("mpo_trusted") is False:
+        operators = result["mpo"]
+        lines.insert(
+            1,
+            "the operators it was trained on are not to be trusted at the end: rms error "
+            f"{operators['rms']:.2g} on samples of the state, mpo.trust={operators['trust']:g} of "
+            f"their loss is {operators['limit']:.2g}",
+        )
     return "\n".join(lines)
 
 

@@ -154,13 +154,6 @@ def _check_mpo(config: Config) -> None:
             f"{config.energy.check_examples}: its error is measured on mpo.samples networks and "
             "all the examples; leave it out"
         )
-    for name in ("trust", "check_every"):
-        value = getattr(config.mpo, name)
-        if config.mpo.metric == "uniform" and value != getattr(MPOConfig(), name):
-            raise ConfigError(
-                f"mpo.{name} is not used with mpo.metric='uniform', which compresses once, got "
-                f"mpo.{name}={to_text(value)}; leave it out"
-            )
 
 
 def _check_lbfgs(config: Config) -> None:

@@ -340,14 +340,15 @@ class MPOConfig(Section):
             the bits of a state; "auto": that of the state in training and of the state that
             `compile` is given, uniform without one.
         trust: in training, the error on samples of the state, as a share of their mean loss,
-            beyond which the loss is compressed again around the state.
+            beyond which the loss is compressed again around the state; with the uniform metric
+            that is only said. The result says whether the operators ended within it.
         check_every: steps between two measurements of that error.
         samples: networks drawn for each of them.
         bonds: of `compile`, bond dimensions at which the error is studied, at most `max_bond`;
             empty is an eighth, a quarter and a half of `max_bond`. `max_bond` itself is always
             there.
-        networks: of `compile`, how many are drawn from every distribution on which an error is
-            measured, at least 2.
+        networks: of `compile` and at the end of training, how many are drawn from every
+            distribution on which an error is measured, at least 2.
     """
 
     section: ClassVar[str] = "mpo"

@@ -50,8 +50,8 @@ class MPO:
       state has left the region where that is good; `"uniform"` compresses once, for all networks
       alike.
     - `trust`: the root mean square error on samples of the state, as a share of their mean loss,
-      beyond which the loss is compressed again. Where not even a fresh compression is that good,
-      the limit is 1.5 times its error.
+      beyond which the loss is compressed again (in the uniform metric: a notice is given). Where
+      not even a fresh compression is that good, the limit is 1.5 times its error.
     - `check_every`: steps between two measurements of that error.
     - `samples`: networks drawn for each of them.
 

@@ -89,7 +89,7 @@ def plot_error_against_bond(
 
     **Arguments:**
 
-    - `spectral_error`: the terms' bound for every network, drawn as a line where it is not zero.
+    - `spectral_error`: the compiled terms' bound, drawn as a line where it is not zero.
     - `metric`: the operator's metric in words.
     """
     figure, axes = _figure()
@@ -102,7 +102,7 @@ def plot_error_against_bond(
         axes.plot(bonds, errors, color="0.35", marker="x", ls=":", lw=1, ms=5, label=label)
     if spectral_error > 0:
         axes.axhline(
-            spectral_error, color="0.35", ls="--", lw=1, label="spectral, at most, all networks"
+            spectral_error, color="0.35", ls="--", lw=1, label="spectral, at most, compiled terms"
         )
     _bond_axes(axes, rows)
     axes.set(

@@ -32,13 +32,16 @@ def plot_training(
 
     - `unit`: the loss's unit, such as `nats`.
     - `final`: result entries; `energy` with `energy_examples`, and `*_accuracy`, are drawn where
-      present and not None.
+      present and not None, and `energy_kind` says what the steps' energies are.
     """
     penalised = "kl" in history.more
     figure = Figure(figsize=(13.5 if penalised else 9, 3.6), layout="constrained")
     left, right, *rest = figure.subplots(1, 3 if penalised else 2)
     steps, energies = np.asarray(history.step), np.asarray(history.energy)
-    left.plot(steps, energies, color=_ENERGY, alpha=0.25, lw=0.8, label="energy, minibatch")
+    label = "energy, minibatch"
+    if final.get("energy_kind") == "mpo":
+        label = "energy of the compressed operators, all examples"
+    left.plot(steps, energies, color=_ENERGY, alpha=0.25, lw=0.8, label=label)
     window = max(1, len(steps) // 40)
     if window > 1:
         smooth = np.convolve(energies, np.full(window, 1 / window), "valid")

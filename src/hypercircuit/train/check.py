@@ -8,6 +8,7 @@ check_standard_error                 of the energy, where networks are sampled; 
 kl, kl_standard_error, beta          the penalty, if there is one
 mpo_rms, mpo_max, mpo_compressions   of compressed operators: their error on networks drawn from the
                                      state (check_error is its mean), and how often they were made
+mpo_rms_worst                        the largest of their errors since the last evaluation
 """
 
 from __future__ import annotations

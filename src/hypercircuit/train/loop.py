@@ -38,7 +38,7 @@ from ..energy import (
     Sampled,
     Statevector,
 )
-from ..hamiltonian import LossHamiltonian
+from ..hamiltonian import LossHamiltonian, MeasuredError
 from ..state import Born, born, most_likely, prepare_state
 from .check import EnergyCheck, MPOCheck, PenaltyCheck, needs_check
 from .checkpoint import load_latest_checkpoint, save_checkpoint
@@ -162,7 +162,8 @@ def train(
       folder that all of them see, and a signal to any process stops all after the same step.
 
     An energy of compressed operators (`MPO`) is measured on samples every few steps, and compressed
-    anew where the state has left the region in which it is good.
+    anew where the state has left the region in which it is good; in the uniform metric that is said
+    and recorded only.
 
     **Warns:** `RuntimeWarning` if the checkpoint was made with other code, other versions of the
     packages or on another kind of device: the run goes on, but not bit for bit.
@@ -252,6 +253,8 @@ class _Run:
         self.metric: np.ndarray | None = None
         self.n_compressions = 0
         self.fresh_error = 0.0
+        #: The largest error of the operators that was measured since the last evaluation.
+        self.worst_error = 0.0
         self.operators = None if folder is None else folder / OPERATORS
         self.resumed = False
         self.state, self.step, self.history, self._before = self._restore(start)
@@ -296,6 +299,7 @@ class _Run:
         self.metric, self.resumed = metadata.get("metric"), True
         self.n_compressions = metadata.get("n_compressions", 0)
         self.fresh_error = metadata.get("fresh_error", 0.0)
+        self.worst_error = metadata.get("worst_error", 0.0)
         history = History.from_arrays(metadata["history"])
         return state, metadata["step"], history, metadata["seconds"]
 
@@ -322,6 +326,7 @@ class _Run:
             "metric": self.metric,
             "n_compressions": self.n_compressions,
             "fresh_error": self.fresh_error,
+            "worst_error": self.worst_error,
         }
         save_checkpoint(self.folder, self.step, self.local, metadata)
         self._saved = self.step
@@ -435,6 +440,9 @@ class _Loop:
                 f"{'a' if penalty is not None else 'no'} penalty; set train.batch_size=0, or take "
                 "another optimiser"
             )
+        self._energy_name = "energy of the operators" if isinstance(energy, MPO) else "energy"
+        #: Whether it was said that the operators exceed their share of the loss.
+        self._distrusted = False
         self.checks: list[EnergyCheck | MPOCheck | PenaltyCheck] = []
         if isinstance(self.energy, MPOEnergy):
             self.checks.append(MPOCheck(self.energy, seed))
@@ -526,7 +534,9 @@ class _Loop:
         compile_seconds, status, message = 0.0, "finished", ""
         with (
             StopSignals() as stop,
-            progress.start(self.schedule.steps, initial=run.step) as display,
+            progress.start(
+                self.schedule.steps, initial=run.step, energy=self._energy_name
+            ) as display,
         ):
             try:
                 if isinstance(self.energy, MPOEnergy) and run.step < self.schedule.steps:
@@ -589,10 +599,16 @@ class _Loop:
     ) -> None:
         """Before some steps: see whether the operators are still good where the state is."""
         kind = energy.kind
-        if run.step == 0 or run.step % kind.check_every or kind.metric == "uniform":
+        if run.step == 0 or run.step % kind.check_every:
             return
         found = energy.measure(run.state.params, step_key(self.seed, CHECK, run.step))
+        run.worst_error = max(run.worst_error, found.rms)
         if found.rms <= energy.limit(found):
+            return
+        if kind.metric == "uniform":
+            if not self._distrusted:
+                display.write(_distrust(kind, found, f"at step {run.step}"))
+            self._distrusted = True
             return
         self._compress(energy, energy.metric(run.state.params), run, display, stop)
         if isinstance(self.optimiser, LBFGS):
@@ -615,11 +631,8 @@ class _Loop:
         found = energy.measure(run.state.params, step_key(self.seed, CHECK, run.step))
         energy.fresh_error = found.rms
         if found.rms > energy.kind.trust * abs(found.loss):
-            display.write(
-                f"the operators' error on samples of the state, {found.rms:.2g}, is more than "
-                f"mpo.trust={energy.kind.trust:g} of their loss, {found.loss:.2g}, at once; "
-                f"for less raise mpo.max_bond={energy.kind.max_bond} or lower loss.tolerance"
-            )
+            display.write(_distrust(energy.kind, found, "at once"))
+            self._distrusted = True
         run.metric, run.n_compressions = metric, energy.n_compressions
         run.fresh_error = energy.fresh_error
 
@@ -644,6 +657,9 @@ class _Loop:
         state = run.local
         for check in self.checks:
             row |= check.measure(state.params, run.step)
+        if isinstance(self.energy, MPOEnergy):
+            row["mpo_rms_worst"] = max(row["mpo_rms"], run.worst_error)
+            run.worst_error = 0.0
         if self.validation is not None:
             better, found = self._validate(state, self.validation)
             if better is not state:
@@ -668,6 +684,16 @@ class _Loop:
                 best_accuracy=jnp.asarray(accuracy, dtype),
             )
         return state, {f"{self.part}_loss": value, f"{self.part}_accuracy": accuracy}
+
+
+def _distrust(kind: MPO, found: MeasuredError, when: str) -> str:
+    """What is said of operators whose error exceeds the share of their loss, and the remedies."""
+    adapted = "" if kind.metric == "state" else "take mpo.metric='state', "
+    return (
+        f"the operators' error on samples of the state, {found.rms:.2g}, is more than "
+        f"mpo.trust={kind.trust:g} of their loss, {found.loss:.2g}, {when}; for less {adapted}"
+        f"raise mpo.max_bond={kind.max_bond} or lower loss.tolerance"
+    )
 
 
 def _stopped(stop: StopSignals, run: _Run) -> str:

@@ -77,16 +77,18 @@ class Progress:
                 "set enabled=False"
             )
 
-    def start(self, steps: int, *, initial: int = 0, unit: str = "step") -> ProgressDisplay:
+    def start(
+        self, steps: int, *, initial: int = 0, unit: str = "step", energy: str = "energy"
+    ) -> ProgressDisplay:
         """Return the display of a run of `steps` steps, of which `initial` are done.
 
-        `unit` is what a step is called.
+        `unit` is what a step is called, `energy` what its energy is.
         """
         if not self.enabled:
             return _Nothing()
         if sys.stderr.isatty():
-            return _Bar(steps, initial, unit)
-        return _Lines(steps, initial, self.log_seconds, unit)
+            return _Bar(steps, initial, unit, energy)
+        return _Lines(steps, initial, self.log_seconds, unit, energy)
 
 
 class _Nothing(ProgressDisplay):
@@ -106,8 +108,8 @@ class _Nothing(ProgressDisplay):
 
 
 class _Bar(ProgressDisplay):
-    def __init__(self, steps: int, initial: int, unit: str) -> None:
-        self._best = _Best()
+    def __init__(self, steps: int, initial: int, unit: str, energy: str) -> None:
+        self._best, self._energy = _Best(), energy
         self._bar = tqdm(
             total=steps, initial=initial, file=sys.stderr, dynamic_ncols=True, unit=unit
         )
@@ -115,7 +117,8 @@ class _Bar(ProgressDisplay):
     def update(
         self, step: int, *, energy: float | None = None, gradient_norm: float | None = None
     ) -> None:
-        self._bar.set_description_str(_summary(energy, gradient_norm, self._best), refresh=False)
+        text = _summary(self._energy, energy, gradient_norm, self._best)
+        self._bar.set_description_str(text, refresh=False)
         self._bar.update(step - self._bar.n)
 
     def evaluated(self, accuracy: float, *, on: str = "val") -> None:
@@ -129,8 +132,10 @@ class _Bar(ProgressDisplay):
 
 
 class _Lines(ProgressDisplay):
-    def __init__(self, steps: int, initial: int, log_seconds: float | int, unit: str) -> None:
-        self._steps, self._step, self._unit = steps, initial, unit
+    def __init__(
+        self, steps: int, initial: int, log_seconds: float | int, unit: str, energy: str
+    ) -> None:
+        self._steps, self._step, self._unit, self._energy = steps, initial, unit, energy
         self._log_seconds, self._stream = log_seconds, sys.stderr
         self._best = _Best()
         self._summary: str | None = None
@@ -143,7 +148,7 @@ class _Lines(ProgressDisplay):
     ) -> None:
         now = time.monotonic()
         self._step = step
-        self._summary = _summary(energy, gradient_norm, self._best)
+        self._summary = _summary(self._energy, energy, gradient_norm, self._best)
         if self._first is None:
             self._first = (step, now)
         if now - self._printed_at >= self._log_seconds:
@@ -187,8 +192,8 @@ class _Best:
         return f" best {self._on} {self._accuracy:.2%}" if known else ""
 
 
-def _summary(energy: float | None, gradient_norm: float | None, best: _Best) -> str:
-    text = "" if energy is None else f"energy {energy:.4f}"
+def _summary(name: str, energy: float | None, gradient_norm: float | None, best: _Best) -> str:
+    text = "" if energy is None else f"{name} {energy:.4f}"
     if gradient_norm is not None:
         text += f" |grad| {gradient_norm:.1e}"
     return f"{text}{best}"

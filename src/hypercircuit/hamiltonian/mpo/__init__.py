@@ -3,12 +3,12 @@
 from .compressed import (
     MEMORY as MEMORY,
     CompressedLoss as CompressedLoss,
-    MeasuredError as MeasuredError,
     Part as Part,
     check_route as check_route,
     compress_loss as compress_loss,
     parts_values as parts_values,
 )
+from .errors import CompressionError as CompressionError, MeasuredError as MeasuredError
 from .files import (
     Request as Request,
     load_compressed as load_compressed,

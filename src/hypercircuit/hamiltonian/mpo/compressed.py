@@ -14,6 +14,7 @@ sites alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -28,7 +29,8 @@ from ..._shards import Shards
 from ...bnn import Network
 from ..compile import LossHamiltonian
 from ..losses import Loss, SquaredError
-from ..terms import FourierTerms, NoTerms, QuadraticTerms, SectorTerms, Terms
+from ..terms import FourierTerms, QuadraticTerms, SectorTerms, Terms
+from .errors import CompressionError, MeasuredError
 from .operator import Compressed, DiagonalMPO, additive, compress, from_diagonal, metric_weights
 from .phases import PhaseTerms, phase_terms
 from .quadratic import LEAST_QUADRATIC, quadratic_mpo
@@ -36,17 +38,25 @@ from .sketch import sketch
 
 #: Up to here all entries are written out and decomposed.
 _FEW_QUBITS = 12
-#: Up to here they are for losses without another route.
+#: Up to here they are for losses without another route, and for those whose entries times terms
+#: are so few that the sketch would take longer.
 MOST_ENTRIES = 20
-#: The sketch's bond dimension: over that of the result, and what small ones need besides.
-_OVERSAMPLING = 1.25
-_MARGIN = 8
+_CHEAP_ENTRIES = 1 << 32
+#: The sketch's bond dimension: over that of the result, and what is added, for wide ones and for
+#: narrow ones.
+_WIDE, _NARROW = (1.25, 8), (0.5, 56)
+#: Losses, of all networks on all examples, that are evaluated to count an error.
+_COUNTED = 1 << 27
+#: Networks drawn from the metric to estimate it.
+_DRAWN = 2048
 #: Bytes of the coefficients of the terms that are held at once, with what is made of them.
 MEMORY = 4 << 30
 #: Arrays of the coefficients' size that a step of the sketch holds, at most.
 _COPIES = 4
-#: Networks drawn to measure an error.
+#: Networks drawn to measure an error elsewhere.
 MEASURED = 256
+#: Networks whose losses are evaluated at once, and losses of their examples where those are few.
+_NETWORKS_AT_ONCE, _LOSSES_AT_ONCE = 256, 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,50 +71,6 @@ class Part:
         return self.start + self.mpo.n_sites
 
 
-@dataclasses.dataclass(frozen=True)
-class MeasuredError:
-    """How far operators were from the true loss of some networks, in the loss's unit.
-
-    **Attributes:**
-
-    - `mean`, `rms`, `max`: of the differences, the last one of their moduli.
-    - `loss`: the networks' mean true loss.
-    - `n_networks`: how many there were.
-    - `mean_standard_error`, `rms_standard_error`: from the networks' number being finite, taking
-      them as independent; NaN for one network.
-    """
-
-    mean: float
-    rms: float
-    max: float
-    loss: float
-    n_networks: int
-    mean_standard_error: float
-    rms_standard_error: float
-
-    @classmethod
-    def of(
-        cls, found: Float[np.ndarray, " n_networks"], true: Float[np.ndarray, " n_networks"]
-    ) -> MeasuredError:
-        """Of networks whose losses by operators and by the classical forward pass are these."""
-        difference, n = found - true, len(true)
-        rms = float(np.sqrt((difference**2).mean()))
-        of_mean = of_rms = math.nan
-        if n > 1:
-            of_mean = float(difference.std(ddof=1)) / math.sqrt(n)
-            of_square = float((difference**2).std(ddof=1)) / math.sqrt(n)
-            of_rms = of_square / (2 * rms) if rms > 0 else 0.0
-        return cls(
-            float(difference.mean()),
-            rms,
-            float(np.abs(difference).max()),
-            float(true.mean()),
-            n,
-            of_mean,
-            of_rms,
-        )
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class CompressedLoss:
     """A loss as a sum of compressed operators; it is an approximation of `hamiltonian`.
@@ -116,7 +82,8 @@ class CompressedLoss:
     - `probabilities`: (n_qubits,) that each bit is 1 in the metric, or None for the uniform one.
     - `max_bond`, `tolerance`, `seed`, `dtype`, `memory`: what was asked for, see `compress_loss`.
     - `truncation_errors`: what truncation threw away in every part, root mean squares in the
-      metric. The error of the sketch comes on top.
+      metric. The errors of the sketch and of rounding are not in them.
+    - `compression`: the root mean square error in the metric, with all that compressing did.
     - `measured`: the error on networks drawn from the metric's distribution; it holds all errors,
       the spectral one included.
     - `seconds`: the time it took, also where it was read from a file.
@@ -131,6 +98,7 @@ class CompressedLoss:
     dtype: str
     memory: int
     truncation_errors: tuple[float, ...]
+    compression: CompressionError
     measured: MeasuredError
     seconds: float
 
@@ -289,7 +257,8 @@ def compress_loss(
     work = _Work(max_bond, tolerance, seed, dtype, memory, progress, shards)
     parts, errors = work.parts(hamiltonian, weights)
     rng = np.random.default_rng([seed, 1])
-    bits = (rng.random((MEASURED, len(weights))) < weights[:, 1]).astype(np.uint8)
+    bits = (rng.random((_DRAWN, len(weights))) < weights[:, 1]).astype(np.uint8)
+    measured = _measure(hamiltonian, parts, bits)
     return CompressedLoss(
         hamiltonian,
         tuple(parts),
@@ -300,7 +269,8 @@ def compress_loss(
         dtype.name,
         memory,
         tuple(errors),
-        _measure(hamiltonian, parts, bits),
+        _compression_error(hamiltonian, parts, weights, sum(errors), measured),
+        measured,
         time.perf_counter() - begun,
     )
 
@@ -344,16 +314,13 @@ class _Work:
         """The parts and the truncation error of each."""
         terms = hamiltonian.terms
         check_route(hamiltonian.network, hamiltonian.loss, self.max_bond)
-        if hamiltonian.n_qubits > _FEW_QUBITS and not isinstance(terms, NoTerms):
-            if isinstance(terms, QuadraticTerms):
-                return self._quadratic(hamiltonian, weights)
-            if isinstance(terms, FourierTerms) and not terms.joint:
-                return self._streamed(hamiltonian, weights)
-            if isinstance(terms, SectorTerms) and all(
-                _streams(sector.hamiltonian.terms) for sector in terms.sectors
-            ):
-                return self._sectors(hamiltonian, terms, weights)
-        return self._entries(hamiltonian, weights)
+        if _by_entries(hamiltonian):
+            return self._entries(hamiltonian, weights)
+        if isinstance(terms, QuadraticTerms):
+            return self._quadratic(hamiltonian, weights)
+        if isinstance(terms, SectorTerms):
+            return self._sectors(hamiltonian, terms, weights)
+        return self._streamed(hamiltonian, weights)
 
     def _entries(
         self, hamiltonian: LossHamiltonian, weights: np.ndarray
@@ -419,7 +386,7 @@ class _Work:
         progress: Callable[[int, int], None],
     ) -> Compressed:
         widest = 2 ** min((terms.n_sites + 1) // 2, 30)
-        bond = math.ceil(_OVERSAMPLING * min(self.max_bond, widest)) + _MARGIN
+        bond = _width(min(self.max_bond, widest))
         each = self.memory // (_COPIES * 2 * bond * self.dtype.itemsize)
         sums = list(terms.split(each * (1 if self.shards is None else len(self.shards))))
         total: DiagonalMPO | None = None
@@ -474,6 +441,40 @@ class _Work:
         return parts, errors
 
 
+def _width(bond: int) -> int:
+    """The sketch's bond dimension for a result of this one.
+
+    A pattern of bits is in the sketch if one of as many strings as it is wide has it, so that few
+    strings miss patterns that are rare but matter; where bonds are narrow more of them cost little.
+    """
+    return max(math.ceil(over * bond) + added for over, added in (_WIDE, _NARROW))
+
+
+def _by_entries(hamiltonian: LossHamiltonian) -> bool:
+    """Whether all entries are written out, for want of another route or because it is cheaper."""
+    n_qubits, terms = hamiltonian.n_qubits, hamiltonian.terms
+    n_terms = _n_terms(hamiltonian)
+    if n_qubits <= _FEW_QUBITS or n_terms is None:
+        return True
+    if n_qubits > MOST_ENTRIES or isinstance(terms, QuadraticTerms):
+        return False
+    return n_terms << n_qubits <= _CHEAP_ENTRIES
+
+
+def _n_terms(hamiltonian: LossHamiltonian) -> int | None:
+    """Of all examples, outputs and settings; None if the entries are the only route."""
+    terms = hamiltonian.terms
+    if isinstance(terms, SectorTerms):
+        inner = [sector.hamiltonian for sector in terms.sectors]
+        if not all(_streams(each.terms) for each in inner):
+            return None
+        return sum(_n_terms(each) or 0 for each in inner)
+    if not _streams(terms):
+        return None
+    each = terms.n_terms.sum() if isinstance(terms, FourierTerms) else hamiltonian.n_examples
+    return int(each) * hamiltonian.network.n_outputs
+
+
 def _streams(terms: Terms) -> bool:
     """Whether there is a route for any number of qubits."""
     return isinstance(terms, QuadraticTerms) or (
@@ -494,4 +495,39 @@ def parts_values(
 def _measure(
     hamiltonian: LossHamiltonian, parts: Sequence[Part], bits: np.ndarray
 ) -> MeasuredError:
-    return MeasuredError.of(parts_values(parts, bits), hamiltonian.losses(bits))
+    at_once = range(0, len(bits), _NETWORKS_AT_ONCE)
+    true = [hamiltonian.losses(bits[start : start + _NETWORKS_AT_ONCE]) for start in at_once]
+    return MeasuredError.of(parts_values(parts, bits), np.concatenate(true))
+
+
+def _compression_error(
+    hamiltonian: LossHamiltonian,
+    parts: Sequence[Part],
+    weights: np.ndarray,
+    truncation: float,
+    measured: MeasuredError,
+) -> CompressionError:
+    """Counted over all networks where they are few enough, estimated otherwise."""
+    n_qubits = hamiltonian.n_qubits
+    if _by_entries(hamiltonian):
+        (part,) = parts
+        difference = part.mpo.diagonal() - hamiltonian.diagonal()
+        return CompressionError(math.sqrt(_chances(weights) @ difference**2))
+    n_losses = (hamiltonian.n_examples * hamiltonian.network.n_outputs) << n_qubits
+    if n_qubits > MOST_ENTRIES or n_losses > _COUNTED:
+        return CompressionError.estimated(measured, truncation)
+    entries = np.zeros(2**n_qubits)
+    for part in parts:
+        rest = 2 ** (n_qubits - part.stop)
+        entries.reshape(2**part.start, -1, rest)[...] += part.mpo.diagonal()[:, None]
+    at_once = max(_NETWORKS_AT_ONCE, _LOSSES_AT_ONCE // hamiltonian.n_examples)
+    for start in range(0, 2**n_qubits, at_once):
+        codes = np.arange(start, min(start + at_once, 2**n_qubits))
+        bits = ((codes[:, None] >> np.arange(n_qubits)[::-1]) & 1).astype(np.uint8)
+        entries[codes] -= hamiltonian.losses(bits)
+    return CompressionError(math.sqrt(_chances(weights) @ entries**2))
+
+
+def _chances(weights: np.ndarray) -> np.ndarray:
+    """The metric's distribution of all networks, site 0 most significant."""
+    return functools.reduce(lambda a, b: np.outer(a, b).ravel(), weights)

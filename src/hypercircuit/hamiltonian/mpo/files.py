@@ -33,11 +33,12 @@ from jaxtyping import Float
 
 from ..._files import write_atomically
 from ..compile import LossHamiltonian
-from .compressed import CompressedLoss, MeasuredError, Part
+from .compressed import CompressedLoss, Part
+from .errors import CompressionError, MeasuredError
 from .operator import DiagonalMPO
 from .report import metric_digest
 
-FORMAT = 1
+FORMAT = 2
 _SPECTRAL = "spectral error"
 
 
@@ -98,6 +99,7 @@ def save_compressed(
         "request": _request_of(compressed).to_dict(),
         "starts": [part.start for part in compressed.parts],
         "truncation_errors": list(compressed.truncation_errors),
+        "compression": dataclasses.asdict(compressed.compression),
         "measured": dataclasses.asdict(compressed.measured),
         "seconds": compressed.seconds,
         "report": compressed.report() if report is None else report,
@@ -166,6 +168,7 @@ def load_compressed(path: str | os.PathLike[str], hamiltonian: LossHamiltonian) 
         request["dtype"],
         request["memory"],
         tuple(header["truncation_errors"]),
+        CompressionError(**header["compression"]),
         MeasuredError(**header["measured"]),
         header["seconds"],
     )

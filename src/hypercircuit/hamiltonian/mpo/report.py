@@ -2,8 +2,9 @@
 
 Errors of five kinds are never added up:
 
-    spectral          a bound for every network: the compiled terms against the true loss
-    compression       what truncation threw away, a root mean square in the metric
+    spectral          a bound of the compiled terms, for every network: against the true loss
+    compression       what compressing them did, a root mean square in the metric: counted over all
+                      networks where they are few, estimated otherwise
     state truncation  not of an operator: states that are sampled may have one of their own
     sampling          the standard errors of what is measured on random networks
     optimisation      not of an operator: how far a state is from the best one
@@ -21,7 +22,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
-from .compressed import MEASURED, CompressedLoss, MeasuredError
+from .compressed import MEASURED, CompressedLoss
+from .errors import MeasuredError
 from .operator import metric_weights
 
 _SETS = {
@@ -42,7 +44,8 @@ def make_report(
     """A dictionary that JSON can hold; what was not given or has no value is None.
 
     Losses and errors are in `unit` per example, sizes in bytes, and `parts` lists every operator:
-    its first site, its bond dimension at every cut (both ends included) and its truncation error.
+    its first site, its bond dimension at every cut (both ends included) and what truncation threw
+    away.
 
     **Arguments:**
 
@@ -103,8 +106,9 @@ def make_report(
         "errors": {
             "spectral": hamiltonian.spectral_error,
             "compression": {
-                "truncation_at_most": sum(compressed.truncation_errors),
-                "measured_in_metric": measured["metric"]["rms"],
+                "at_most": compressed.compression.at_most,
+                "exact": compressed.compression.exact,
+                "standard_error": compressed.compression.standard_error,
             },
             "state_truncation": None,
             "sampling": sampling,
@@ -124,7 +128,6 @@ def report_text(report: dict[str, Any]) -> str:
     wanted = f"asked for at most {settings['max_bond']}"
     if settings["tolerance"] > 0:
         wanted += f" and {settings['tolerance']:g} {unit}"
-    together = " together" if n_parts > 1 else ""
     lines = [
         f"{report['loss']} loss of {report['n_examples']} examples on {report['n_qubits']} qubits "
         f"as {n_parts} {'operators' if n_parts > 1 else 'operator'} in {metric}",
@@ -132,9 +135,8 @@ def report_text(report: dict[str, Any]) -> str:
         f"  bonds         at most {report['max_bond']}, mean {bonds.mean():.1f} ({wanted})",
         f"  size          {report['n_bytes'] / 1e6:.2f} MB, compressed in "
         f"{report['seconds']:.1f} s ({settings['dtype']}, seed {settings['seed']})",
-        f"  spectral      at most {errors['spectral']:.2g} {unit}, for every network",
-        f"  truncation    at most {errors['compression']['truncation_at_most']:.2g} {unit} rms"
-        f"{together}, in the metric",
+        f"  spectral      at most {errors['spectral']:.2g} {unit}, of the compiled terms",
+        f"  compression   {_compression(errors['compression'], unit)}",
         f"  measured against true losses, the errors above included ({unit}):",
         f"    {'':<22}{'networks':>9}{'rms':>11}{'+-':>9}{'mean':>11}{'+-':>9}{'max':>11}"
         f"{'true loss':>11}",
@@ -183,6 +185,16 @@ def metric_digest(probabilities: Float[np.ndarray, " n_qubits"] | None) -> str |
         return None
     ones = metric_weights(probabilities, len(probabilities))[:, 1]
     return hashlib.sha256(np.ascontiguousarray(ones, "<f8").data).hexdigest()
+
+
+def _compression(error: dict[str, Any], unit: str) -> str:
+    found = f"{error['at_most']:.2g} {unit} rms in the metric"
+    if error["exact"]:
+        return f"{found}, counted over all networks"
+    return (
+        f"at most {found}, an estimate: rms on the metric's networks and three standard errors "
+        f"({error['standard_error']:.1g})"
+    )
 
 
 def _number(value: float | None) -> str:

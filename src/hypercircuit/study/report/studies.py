@@ -222,7 +222,7 @@ def compile_results(found: Mapping[str, Any]) -> Html | None:
     """The measured error on every set of networks beside the kinds of error."""
     own = found["report"]
     errors, unit = own["errors"], own["unit"]
-    truncated = (errors.get("compression") or {}).get("truncation_at_most")
+    in_metric = _compression(errors.get("compression") or {})
     shown = []
     for name, measured in own["measured"].items():
         sampling: Content = "one network"
@@ -244,21 +244,39 @@ def compile_results(found: Mapping[str, Any]) -> Html | None:
                 number(measured["max"], ".3g"),
             ]
         )
-        if name == "metric" and truncated is not None:
-            compression = join([compression, "; truncation at most ", number(truncated, ".2g")])
+        if name == "metric" and in_metric is not None:
+            compression = join([compression, "; ", in_metric])
         shown.append(
             result(
                 f"Loss on {_SETS.get(name, name)}",
                 number(measured["loss"], ".6g", f"{unit} per example"),
                 "mean true loss; the operator's differs by the compression error",
                 Errors(
-                    spectral=join(["at most ", number(errors.get("spectral"), ".2g")]),
+                    spectral=join(
+                        [
+                            "at most ",
+                            number(errors.get("spectral"), ".2g"),
+                            ", of the compiled terms",
+                        ]
+                    ),
                     compression=compression,
                     sampling=sampling,
                 ),
             )
         )
     return grid(shown, "results")
+
+
+def _compression(found: Mapping[str, Any]) -> Html | None:
+    """The error over all of the metric's networks; of older reports, what truncation counted."""
+    if found.get("at_most") is not None:
+        about = "counted over all networks"
+        if not found["exact"]:
+            about = "estimated, three standard errors included"
+        return join(["at most ", number(found["at_most"], ".2g"), f" rms in the metric, {about}"])
+    if found.get("truncation_at_most") is not None:
+        return join(["truncation at most ", number(found["truncation_at_most"], ".2g")])
+    return None
 
 
 def compile_figures(page: Page, found: Mapping[str, Any]) -> Html | None:

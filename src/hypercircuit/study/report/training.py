@@ -208,18 +208,25 @@ def _training_energy(
         )
     elif kind.startswith("mpo"):
         compression = "not measured yet"
+    if found.get("mpo_trusted") is False:
+        compression = join([compression, "; ", _distrusted(found["mpo"])])
     spectral: Content = NOT_USED
-    if not kind.startswith(("cumulant", "sampled")):
+    if kind.startswith("mpo"):
+        spectral = _spectral(found, "of the compiled terms")
+    elif not kind.startswith(("cumulant", "sampled")):
         spectral = _spectral(found)
     sampling: Content = NOT_USED
     if kind.startswith("sampled"):
         n = config.get("energy", {}).get("samples")
         sampling = f"of {n} samples a step; see the scatter of the curve"
+    about = "on each step's own examples"
+    if kind.startswith("mpo"):
+        about = "energy of the compressed operators, all examples"
     last = "the last step" if window == 1 else f"the last {_count(window)} steps"
     return result(
         f"Energy in training ({kind})",
         number(mean, ".6g", unit),
-        f"mean of {last}, on each step's own examples",
+        f"mean of {last}, {about}",
         Errors(spectral, compression, _truncation(config, diagnostics), sampling, check),
     )
 
@@ -288,13 +295,25 @@ def _largest(value: float | None) -> Content:
     return "" if value is None else join([", largest ", number(value, ".2g")])
 
 
-def _spectral(found: Mapping[str, Any]) -> Content:
+def _distrusted(operators: Mapping[str, Any]) -> Html:
+    """What is said of operators that ended outside their trust region."""
+    return join(
+        [
+            "not to be trusted at the end: rms ",
+            number(operators.get("rms"), ".2g"),
+            f", mpo.trust={operators.get('trust'):g} of their loss is ",
+            number(operators.get("limit"), ".2g"),
+        ]
+    )
+
+
+def _spectral(found: Mapping[str, Any], whose: str = "for every network") -> Content:
     error = found.get("spectral_error")
     if error is None:
         return "not recorded"
     if error == 0:
         return "0: the terms are exact"
-    return join(["at most ", number(error, ".2g"), ", for every network"])
+    return join(["at most ", number(error, ".2g"), f", {whose}"])
 
 
 def _truncation(config: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Content:
@@ -385,11 +404,15 @@ def _energy_figure(
     page: Page, history: History, found: Mapping[str, Any], source: str, unit: str
 ) -> Html:
     steps, energies = history.step, history.energy
+    own, caption = "energy of a step's examples", "Mean loss over the Born distribution"
+    if str(found.get("energy_kind")).startswith("mpo"):
+        own = "energy of the compressed operators, all examples"
+        caption = "Mean over the Born distribution of the compressed operators, all examples"
     curves: list[dict[str, Any]] = [
         {
             "x": steps,
             "y": energies,
-            "label": "energy of a step's examples",
+            "label": own,
             "color": BLUE,
             "alpha": 0.4 if len(steps) > _WINDOWS else 1.0,
             "lw": 0.8,
@@ -434,9 +457,9 @@ def _energy_figure(
             levels=levels,
         ),
         "Energy",
-        f"Mean loss over the Born distribution, in {unit} per example, while training.",
+        f"{caption}, in {unit} per example, while training.",
         source=source,
-        columns={"step": steps, f"energy ({unit} per example)": energies},
+        columns={"step": steps, f"{own} ({unit} per example)": energies},
     )
 
 
