@@ -58,7 +58,7 @@ def load_mps(path: str | os.PathLike[str]) -> tuple[np.ndarray, ...]:
     """Read what `save_mps` wrote.
 
     **Raises:** `FileNotFoundError`; `ValueError` for a file of another format, version or kind, or
-    a damaged one.
+    one that was cut off or altered.
     """
     tensors, _ = read_chain(path, kind=_KIND, axes=_AXES)
     _check_chain(tensors)

@@ -103,7 +103,7 @@ def load_mpo(path: str | os.PathLike[str], *, fingerprint: str | None = None) ->
     - `fingerprint`: refuse an operator that was saved with another one; any will do, if left out.
 
     **Raises:** `FileNotFoundError`; `ValueError` for a file of another format, version, kind or
-    fingerprint, or a damaged one.
+    fingerprint, or one that was cut off or altered.
     """
     tensors, attributes = read_chain(path, kind=_KIND, axes=_AXES)
     found = attributes.get("fingerprint", "")
