@@ -153,6 +153,14 @@ def test_settings_out_of_range_are_refused(settings: dict, message: str):
         MPO(**settings)
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_numbers_that_are_not_whole_are_refused():
+    with pytest.raises(ValueError, match=r"max_bond must be a whole number, got 4\.5"):
+        MPO(max_bond=4.5)
+    with pytest.raises(ValueError, match=r"check_every must be a whole number, got 2\.0"):
+        MPO(check_every=2.0)
+
+
 def test_minibatches_are_refused():
     hamiltonian = compiled()
     with pytest.raises(ValueError, match=r"batch_size must be 7, .*, got 3; .*no minibatches"):

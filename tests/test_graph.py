@@ -106,6 +106,8 @@ def test_centred_ties_every_centre_to_every_neuron():
         (lambda: Graph([(0, 1)], 0), "depth must be at least 1, got 0"),
         (lambda: Graph([(0, 1)], 1, "rx"), "rotations must be one of"),
         (lambda: Graph([(0, 1)], 1, schedule="some"), "schedule must be one of colours, all"),
+        (lambda: Graph([(0.5, 1)], 2), r"two different qubits counted from 0, got \(0\.5, 1\)"),
+        (lambda: Graph("ring", 2), r"two different qubits counted from 0, got \('r',\)"),
         (lambda: Graph([(0, 0)], 1), r"two different qubits counted from 0, got \(0, 0\)"),
         (lambda: Graph([(-1, 0)], 1), r"got \(-1, 0\)"),
         (lambda: Graph([(0, 1), (1, 0)], 1), r"must be there once, got \(1, 0\) again"),

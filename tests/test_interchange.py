@@ -164,6 +164,12 @@ def test_chains_that_do_not_fit(mpo: DiagonalMPO):
         mpo_from_quimb(mps_to_quimb(random_state(1)))
     with pytest.raises(ValueError, match=r"tolerance must not be negative, got -1"):
         mpo_from_quimb(mpo_to_quimb(mpo), tolerance=-1.0)
+    with pytest.raises(TypeError, match=r"MatrixProductState of quimb is needed, got ndarray"):
+        mpo_from_quimb(np.eye(4))
+    with pytest.raises(TypeError, match=r"got TensorNetwork; make one of arrays"):
+        mpo_from_quimb(qtn.TensorNetwork(mpo_to_quimb(mpo).tensors))
+    with pytest.raises(TypeError, match=r"a MatrixProductState .* got MatrixProductOperator"):
+        mps_from_quimb(mpo_to_quimb(mpo))
     sparse = qtn.MatrixProductOperator([np.ones((1, 2, 2))] * 2, sites=(1, 3), L=5)
     with pytest.raises(ValueError, match=r"no tensor at sites \[0, 2, 4\] of its 5"):
         mpo_from_quimb(sparse)

@@ -39,9 +39,10 @@ def mps_from_quimb(mps: Any) -> tuple[np.ndarray, ...]:
 
     Index and tag names, the order of axes and of tensors are its own; nothing is normalised.
 
-    **Raises:** `ValueError` for a chain that is periodic, skips sites or branches.
+    **Raises:** `TypeError` for another object; `ValueError` for a chain that is periodic, skips
+    sites or branches.
     """
-    return tuple(chain_arrays(mps, ("site_ind",)))
+    return tuple(chain_arrays(mps, ("site_ind",), "a MatrixProductState"))
 
 
 def save_mps(path: str | os.PathLike[str], tensors: Sequence[Any]) -> None:
