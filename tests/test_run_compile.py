@@ -260,6 +260,21 @@ def test_loss_without_an_operator_is_refused(work: Path, tmp_path: Path, capsys)
     assert not out.exists()
 
 
+def test_training_refuses_a_loss_without_an_operator_before_it_is_compiled(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr("hypercircuit.run.compile_loss", None)
+    config = CONFIG.replace("check_examples = 5", 'kind = "mpo"').replace("networks = 100", "")
+    config = config.replace("batch_size = 20", "batch_size = 0").replace("PATH", f"{work}/own.npz")
+    (tmp_path / "mpo.toml").write_text(config)
+    command = ["train", str(tmp_path / "mpo.toml"), "--out", str(tmp_path / "out")]
+    said = failed(capsys, *command, "--set", "network.hidden=[4]")
+    assert "energy.kind='mpo': the logistic loss of a network with 1 hidden layer, 1 output" in said
+    assert "69 qubits is not compressed into operators" in said
+    assert "or set another energy.kind" in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("word", "when", "kept"),
     [

@@ -325,10 +325,11 @@ def check_route(network: Network, loss: Loss, max_bond: int) -> None:
         return
     if network.n_hidden < 2 and n_qubits <= MOST_ENTRIES:
         return
+    layers, outputs = network.n_hidden, network.n_outputs
     raise ValueError(
-        f"the {loss.name} loss of a network with {network.n_hidden} hidden layers, "
-        f"{network.n_outputs} outputs and {n_qubits} qubits is not compressed into operators; "
-        "possible are logistic (also one-vs-rest), pairwise-logistic, squared, sigmoid-squared, "
+        f"the {loss.name} loss of a network with {layers} hidden layer{'s' * (layers != 1)}, "
+        f"{outputs} output{'s' * (outputs != 1)} and {n_qubits} qubits is not compressed into "
+        "operators; possible are logistic (also one-vs-rest), pairwise-logistic, squared, sigmoid-squared, "
         "hinge, squared-hinge and, with one output, zero-one without hidden layers, and all losses "
         f"with at most one up to {MOST_ENTRIES} qubits"
     )
