@@ -23,7 +23,7 @@ from hypercircuit.state.contraction import Budget, ContractionCost, in_batches, 
 from hypercircuit.state.paths import PathSearch, default_cache
 from hypercircuit.state.worldlines import as_graph, worldlines
 from hypercircuit.train import LBFGS, KLPenalty, Schedule, train
-from problems import PROBLEMS
+from problems import PROBLEMS, Problem
 
 GRAPHS = {
     "ring": lambda n: Graph.ring(n, 4),
@@ -214,6 +214,44 @@ def test_gradient_is_that_of_finite_differences(problem, max_bytes, cache):
         direction = rng.normal(size=params.shape)
         slope = value(params + 1e-5 * direction, batch) - value(params - 1e-5 * direction, batch)
         np.testing.assert_allclose(np.vdot(gradient, direction), slope / 2e-5, atol=1e-7)
+
+
+def grid_with_bias():
+    problem = Problem("logistic", 1, 6, step=0.25, encoding=(-3.0, 1.0))
+    return problem, Graph.grid(2, 3, 5, "ry", bias=True)
+
+
+def centred_on_an_encoding():
+    problem = Problem("squared", 2, 2, encodings=((-1.0, 1.0), (-3.0, 1.0)))
+    centres = sorted(map(int, problem.network.global_sites))
+    others = [site for site in range(problem.network.n_qubits) if site not in centres]
+    # Neurons of unequal length, one of them read backwards.
+    return problem, Graph.centred(centres, [others[:2], others[:1:-1]], 3)
+
+
+@pytest.mark.parametrize("build", [grid_with_bias, centred_on_an_encoding])
+def test_energy_and_gradient_are_those_of_the_statevector(build, kind):
+    problem, graph = build()
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object, tolerance=1e-6)
+    n_qubits, n = hamiltonian.n_qubits, hamiltonian.n_examples
+    params = np.asarray(angles(graph, n_qubits))
+    losses = problem.example_losses
+    weights = np.linspace(1, 2, n) / np.linspace(1, 2, n).sum()
+
+    def expected(values):
+        # The oracle rotates by Ry and Rz.
+        missing = [(0, 0), (0, 0), (0, 2 - values.shape[2])]
+        return probabilities(graph, np.pad(values, missing)) @ losses @ weights
+
+    energy = kind.prepare(hamiltonian, graph, batch_size=n, dtype=np.float64)
+    batch = energy.batch(np.arange(n), weights)
+    value, gradient = jax.jit(jax.value_and_grad(energy))(params, batch)
+    bound = hamiltonian.spectral_error + 1e-9
+    np.testing.assert_allclose(value, expected(params), atol=bound)
+    slopes = oracles.finite_difference_gradient(expected, params, 1e-5)
+    assert np.abs(slopes).max() > 0.01
+    # A slope is a difference of energies, (E(angle + pi/2) - E(angle - pi/2)) / 2.
+    np.testing.assert_allclose(gradient, slopes, atol=bound + 1e-7)
 
 
 @slow
