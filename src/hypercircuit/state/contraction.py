@@ -143,8 +143,8 @@ class ContractionCost:
         if self.flops > budget.max_flops:
             raise ValueError(
                 f"value and gradient of a batch take {_si(self.flops)}flops ({self.terms} terms, "
-                f"{self.slices} slices each, largest tensor 2^{self.width:.1f} entries a term{rough}), "
-                f"max_flops is {_si(budget.max_flops)}flops; raise max_flops, {fix}"
+                f"{self.slices} slices each, largest tensor 2^{self.width:.1f} entries a "
+                f"term{rough}), max_flops is {_si(budget.max_flops)}flops; raise max_flops, {fix}"
             )
 
 

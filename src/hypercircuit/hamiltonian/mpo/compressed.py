@@ -329,9 +329,9 @@ def check_route(network: Network, loss: Loss, max_bond: int) -> None:
     raise ValueError(
         f"the {loss.name} loss of a network with {layers} hidden layer{'s' * (layers != 1)}, "
         f"{outputs} output{'s' * (outputs != 1)} and {n_qubits} qubits is not compressed into "
-        "operators; possible are logistic (also one-vs-rest), pairwise-logistic, squared, sigmoid-squared, "
-        "hinge, squared-hinge and, with one output, zero-one without hidden layers, and all losses "
-        f"with at most one up to {MOST_ENTRIES} qubits"
+        "operators; possible are logistic (also one-vs-rest), pairwise-logistic, squared, "
+        "sigmoid-squared, hinge, squared-hinge and, with one output, zero-one without hidden "
+        f"layers, and all losses with at most one up to {MOST_ENTRIES} qubits"
     )
 
 
