@@ -69,7 +69,7 @@ def other_data(result: Mapping[str, Any]) -> str | None:
 
     - `result`: of `hypercircuit compile`, whose older files do not say it.
     """
-    there = (result["state"] or {}).get("data_fingerprint")
+    there = (result.get("state") or {}).get("data_fingerprint")
     return None if there == result["report"]["data_fingerprint"] else there
 
 
