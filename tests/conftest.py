@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import jax
+import jaxtyping
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -50,3 +51,11 @@ def precision(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run each test in its module's precision."""
     with jax.enable_x64(request.module.__name__ not in DEFAULT_PRECISION):
         yield
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Call the package as outside of the tests, where annotations are not executed."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -13,12 +13,13 @@ import jax
 import numpy as np
 import pytest
 
+import oracles
 from compilation import equal_programs_compiled_once
 from hypercircuit.circuit import Brickwork, to_qasm
 from hypercircuit.cli import INTERRUPTED, main
 from hypercircuit.config import load_config
 from hypercircuit.run import run_fingerprint
-from hypercircuit.state import exact_mps, log_probability
+from hypercircuit.state import exact_mps, load_mps, log_probability
 
 CONFIG = """
 [data]
@@ -350,6 +351,49 @@ def test_export_says_that_a_circuit_is_not_truncated(finished: Path, tmp_path: P
     assert "truncat" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("settings", [[], ["state.engine=truncated", "state.max_bond=1"]])
+def test_export_writes_the_state(settings: list[str], finished: Path, tmp_path: Path, capsys):
+    run, file = tmp_path / "run", tmp_path / "state.h5"
+    shutil.copytree(finished, run)
+    config = load_config(run / "config.toml", settings)
+    (run / "config.toml").write_text(config.to_toml())
+    assert main(["export", str(run), str(file)]) == 0
+    assert f"the state of 10 qubits, bond dimension {1 if settings else 2}: {file}" in (
+        capsys.readouterr().out
+    )
+    tensors = load_mps(file)
+    assert [tensor.shape[1] for tensor in tensors] == [2] * 10
+    state = np.ones((1, 1))
+    for tensor in tensors:
+        state = np.tensordot(state, tensor, axes=1).reshape(-1, tensor.shape[2])
+    assert np.linalg.norm(state) == pytest.approx(1, abs=1e-5)
+    if not settings:
+        with np.load(finished / "angles.npz") as arrays:
+            expected = oracles.brickwork_statevector(arrays["angles"].astype(np.float64))
+        np.testing.assert_allclose(state[:, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["circuit.ansatz=graph", "circuit.edges=ring", "energy.kind=contraction"],
+            "circuit.ansatz='graph' is no chain of matrices; export the circuit as .qasm",
+        ),
+        (["noise.multiplier=1"], "with [noise] the state is mixed, no matrix product state"),
+    ],
+)
+def test_export_refuses_states_that_are_no_chain(
+    settings: list[str], message: str, finished: Path, tmp_path: Path, capsys
+):
+    run, file = tmp_path / "run", tmp_path / "state.h5"
+    shutil.copytree(finished, run)
+    config = load_config(run / "config.toml", settings)
+    (run / "config.toml").write_text(config.to_toml())
+    assert message in failed(capsys, "export", str(run), str(file))
+    assert not file.exists()
+
+
 def test_export_writes_a_sampled_network(finished: Path, tmp_path: Path, capsys):
     onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     samples, npz, model = (tmp_path / name for name in ("s.npz", "n.npz", "n.onnx"))
@@ -369,7 +413,7 @@ def test_export_writes_a_sampled_network(finished: Path, tmp_path: Path, capsys)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["network.pt"], "a file's suffix says what to write: .qasm, .npz or .onnx"),
+        (["network.pt"], "a file's suffix says what to write: .qasm, .h5, .npz or .onnx"),
         (["network.npz", "--measure"], "--measure is for circuits"),
         (["c.qasm", "--row", "0"], "--samples and --row choose a network"),
         (["network.npz", "--row", "0"], "--samples FILE.npz and --row N go together"),

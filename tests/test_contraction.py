@@ -1,6 +1,7 @@
 """Contracted energies: against brute force, other energies, finite differences; budgets, cones."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -18,11 +19,11 @@ from hypercircuit.hamiltonian import Logistic, Softmax, compile_loss
 from hypercircuit.problem import build_problem
 from hypercircuit.run import marginals_run, sample_run, train_run
 from hypercircuit.state.balance import balance
-from hypercircuit.state.contraction import Budget, in_batches, plan_contraction
+from hypercircuit.state.contraction import Budget, ContractionCost, in_batches, plan_contraction
 from hypercircuit.state.paths import PathSearch, default_cache
 from hypercircuit.state.worldlines import as_graph, worldlines
 from hypercircuit.train import LBFGS, KLPenalty, Schedule, train
-from problems import PROBLEMS
+from problems import PROBLEMS, Problem
 
 GRAPHS = {
     "ring": lambda n: Graph.ring(n, 4),
@@ -215,6 +216,44 @@ def test_gradient_is_that_of_finite_differences(problem, max_bytes, cache):
         np.testing.assert_allclose(np.vdot(gradient, direction), slope / 2e-5, atol=1e-7)
 
 
+def grid_with_bias():
+    problem = Problem("logistic", 1, 6, step=0.25, encoding=(-3.0, 1.0))
+    return problem, Graph.grid(2, 3, 5, "ry", bias=True)
+
+
+def centred_on_an_encoding():
+    problem = Problem("squared", 2, 2, encodings=((-1.0, 1.0), (-3.0, 1.0)))
+    centres = sorted(map(int, problem.network.global_sites))
+    others = [site for site in range(problem.network.n_qubits) if site not in centres]
+    # Neurons of unequal length, one of them read backwards.
+    return problem, Graph.centred(centres, [others[:2], others[:1:-1]], 3)
+
+
+@pytest.mark.parametrize("build", [grid_with_bias, centred_on_an_encoding])
+def test_energy_and_gradient_are_those_of_the_statevector(build, kind):
+    problem, graph = build()
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object, tolerance=1e-6)
+    n_qubits, n = hamiltonian.n_qubits, hamiltonian.n_examples
+    params = np.asarray(angles(graph, n_qubits))
+    losses = problem.example_losses
+    weights = np.linspace(1, 2, n) / np.linspace(1, 2, n).sum()
+
+    def expected(values):
+        # The oracle rotates by Ry and Rz.
+        missing = [(0, 0), (0, 0), (0, 2 - values.shape[2])]
+        return probabilities(graph, np.pad(values, missing)) @ losses @ weights
+
+    energy = kind.prepare(hamiltonian, graph, batch_size=n, dtype=np.float64)
+    batch = energy.batch(np.arange(n), weights)
+    value, gradient = jax.jit(jax.value_and_grad(energy))(params, batch)
+    bound = hamiltonian.spectral_error + 1e-9
+    np.testing.assert_allclose(value, expected(params), atol=bound)
+    slopes = oracles.finite_difference_gradient(expected, params, 1e-5)
+    assert np.abs(slopes).max() > 0.01
+    # A slope is a difference of energies, (E(angle + pi/2) - E(angle - pi/2)) / 2.
+    np.testing.assert_allclose(gradient, slopes, atol=bound + 1e-7)
+
+
 @slow
 def test_float32_is_close(kind):
     hamiltonian = compiled("logistic-real")
@@ -265,10 +304,40 @@ def test_cost_says_what_a_batch_takes(kind):
 def test_too_much_memory_is_refused(cache):
     hamiltonian = linear_problem(100)
     graph = Graph.grid(10, 10, 5)
-    with pytest.raises(
-        ValueError, match=r"needs .*bytes even in .* slices .*max_bytes is 1 Mbytes"
-    ):
+    with pytest.raises(ValueError, match=r"needs .*bytes .*max_bytes is 1 Mbytes; raise max_bytes"):
         Contraction(1e6, repeats=1, cache=cache).prepare(hamiltonian, graph, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("slices", "n_bytes", "refined", "words"),
+    [
+        (64, 1e6, True, "needs 1 Mbytes even in 64 slices (largest tensor 2^20.0 entries a term),"),
+        (1, 1e6, True, "needs 1 Mbytes in one piece (largest tensor 2^20.0 entries a term),"),
+        (1, 1e9, True, "1 Gbytes in one piece, for which 4096 slices would not make up (largest"),
+        (1, 1e9, False, "(largest tensor 2^20.0 entries a term, by a rough path), max_bytes is"),
+    ],
+)
+def test_refusal_says_what_was_tried(slices, n_bytes, refined, words):
+    cost = ContractionCost(1e6, n_bytes, 8, 1, slices, 20.0, 5, 4, 0.1, False, refined)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        cost.check(Budget(max_bytes=1e5))
+    assert ("a rough one" in cost.describe()) is not refined
+    with pytest.raises(ValueError, match=re.escape("take 1 Mflops (8 terms, ")):
+        cost.check(Budget(max_bytes=1e12, max_flops=1e5))
+
+
+def test_no_path_is_refined_for_a_budget_far_below_it(tmp_path, monkeypatch):
+    edges = [(i, j) for i in range(10) for j in range(i)]
+    hamiltonian, graph = linear_problem(10), Graph(edges, 2, schedule="all")
+    small = Contraction(max_bytes=0.01, repeats=1, cache=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("cotengra.ReusableHyperOptimizer.search", None)
+        with pytest.raises(ValueError, match=r"4096 slices would not make up .*by a rough path"):
+            small.prepare(hamiltonian, graph, batch_size=1)
+    # Nothing of that is kept for a budget that allows the contraction.
+    cost = Contraction(repeats=1, cache=tmp_path).estimate(hamiltonian, graph, batch_size=1)
+    assert cost.refined
+    assert not cost.cached
 
 
 def test_too_many_operations_are_refused(cache):

@@ -71,6 +71,21 @@ def test_kernel_equals_the_statevector_and_finite_differences(depth: int, kinds:
     )
 
 
+def test_gradient_in_float32_is_that_of_the_statevector():
+    rng = np.random.default_rng(7)
+    parts = [(start, random_operator(rng, length)) for start, length in RUNS]
+    operators = cell_operators(parts, 5, np.dtype(np.float32))
+    circuit, params = Brickwork(3), rng.uniform(0, 2 * np.pi, (3, N, 2))
+    with jax.enable_x64(False):
+        function = jax.jit(jax.value_and_grad(lambda p: value(p, circuit, operators)))
+        found, gradient = function(jnp.asarray(params, jnp.float32))
+    assert found.dtype == gradient.dtype == np.float32
+    np.testing.assert_allclose(found, expected(params, parts), rtol=1e-5, atol=1e-5)
+    slopes = oracles.finite_difference_gradient(lambda p: expected(p, parts), params, 1e-5)
+    scale = np.abs(slopes).max()
+    np.testing.assert_allclose(gradient / scale, slopes / scale, atol=1e-5)
+
+
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_kernel_stays_finite_where_its_factors_do_not(factor: float):
     rng = np.random.default_rng(0)
@@ -153,6 +168,14 @@ def test_measured_error_is_that_of_samples():
 def test_settings_out_of_range_are_refused(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
         MPO(**settings)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_numbers_that_are_not_whole_are_refused():
+    with pytest.raises(ValueError, match=r"max_bond must be a whole number, got 4\.5"):
+        MPO(max_bond=4.5)
+    with pytest.raises(ValueError, match=r"check_every must be a whole number, got 2\.0"):
+        MPO(check_every=2.0)
 
 
 def test_minibatches_are_refused():

@@ -11,6 +11,7 @@ import pytest
 
 from hypercircuit.cli import main
 from hypercircuit.cluster.cost import (
+    FURTHER_COMPRESSIONS,
     STEP_FLOPS,
     Estimate,
     Sizes,
@@ -20,6 +21,7 @@ from hypercircuit.cluster.cost import (
     measured_sizes,
     start_flops,
     step_flops,
+    trust_checks,
 )
 from hypercircuit.config import load_config
 from hypercircuit.run_estimate import estimate_run
@@ -97,6 +99,14 @@ def test_lines():
     assert extrapolate((6, 25), (4.0, 3.5), 100) == 3.5
 
 
+def test_operators_are_checked_every_few_steps_in_the_state_metric():
+    # Before steps 10, 20, .. counted from 0, the last one being 99 or 100.
+    assert trust_checks("state", 100, 10) == 9
+    assert trust_checks("state", 101, 10) == 10
+    assert trust_checks("state", 10, 10) == 0
+    assert trust_checks("uniform", 100, 10) == 0
+
+
 def test_suggestion():
     stages = (
         Stage("compile", "N", 1, 40.0, 2.0**30, "measured"),
@@ -144,6 +154,28 @@ def test_processes_share_steps_and_the_final_energy_and_nothing_else(tmp_path: P
     assert shared["first evaluation"].inputs == "40 examples checked"
     assert shared.keys() - alone.keys() == {"exchange"}
     assert shared["exchange"].count == 200
+
+
+@pytest.mark.parametrize(("metric", "steps"), [("state", 30), ("state", 11), ("uniform", 30)])
+def test_further_compressions_are_assumed_in_the_state_metric(
+    tmp_path: Path, metric: str, steps: int
+):
+    (tmp_path / "small.toml").write_text(SMALL)
+    words = ["energy.kind=mpo", "mpo.max_bond=4", "mpo.samples=8", "train.batch_size=0"]
+    words += [f"mpo.metric={metric}", "network.outputs=1", "loss.kind=logistic", "circuit.depth=1"]
+    config = load_config(tmp_path / "small.toml", words)
+    found = estimate_run(config, steps=steps, budget=0.1)
+    stages = {stage.name: stage for stage in found.stages}
+    if metric == "uniform":
+        assert not stages.keys() & {"compressions", "trust region"}
+        return
+    checks = (steps - 1) // 10
+    more = stages["compressions"]
+    assert (more.count, more.how) == (min(FURTHER_COMPRESSIONS, checks), "assumed")
+    assert more.seconds_each == stages["preparation"].seconds_each
+    assert f"{more.count} more, each as the first" in found.describe()
+    assert stages["trust region"].count == checks
+    assert 0 < stages["trust region"].seconds_each < more.seconds_each
 
 
 def command(*words: str, cwd: Path) -> str:

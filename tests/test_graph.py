@@ -123,6 +123,15 @@ def test_refusals(make, match):
         make()
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_edges_that_are_no_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"two different qubits counted from 0, got \(0\.5, 1\)"):
+        Graph([(0.5, 1)], 2)
+    with pytest.raises(ValueError, match=r"two different qubits counted from 0, got \('r',\)"):
+        Graph("ring", 2)
+    assert Graph(np.array([[0, 1], [1, 2]]), 2).edges == ((0, 1), (1, 2))
+
+
 # ---------------------------------------------------------------- states
 
 

@@ -164,6 +164,12 @@ def test_chains_that_do_not_fit(mpo: DiagonalMPO):
         mpo_from_quimb(mps_to_quimb(random_state(1)))
     with pytest.raises(ValueError, match=r"tolerance must not be negative, got -1"):
         mpo_from_quimb(mpo_to_quimb(mpo), tolerance=-1.0)
+    with pytest.raises(TypeError, match=r"MatrixProductState of quimb is needed, got ndarray"):
+        mpo_from_quimb(np.eye(4))
+    with pytest.raises(TypeError, match=r"got TensorNetwork; make one of arrays"):
+        mpo_from_quimb(qtn.TensorNetwork(mpo_to_quimb(mpo).tensors))
+    with pytest.raises(TypeError, match=r"a MatrixProductState .* got MatrixProductOperator"):
+        mps_from_quimb(mpo_to_quimb(mpo))
     sparse = qtn.MatrixProductOperator([np.ones((1, 2, 2))] * 2, sites=(1, 3), L=5)
     with pytest.raises(ValueError, match=r"no tensor at sites \[0, 2, 4\] of its 5"):
         mpo_from_quimb(sparse)
@@ -265,7 +271,7 @@ def test_operator_in_a_file(tmp_path: Path, mpo: DiagonalMPO):
         assert store["site_000002"]["tensor"].shape == (3, 2, 5)
         assert store["site_000002"]["tensor"].attrs["axes"] == "left,bit,right"
         assert store.attrs["axes"] == "left,bit,right"
-        assert (store.attrs["format_version"], store.attrs["n_sites"]) == (1, 6)
+        assert (store.attrs["format_version"], store.attrs["n_sites"]) == (2, 6)
 
 
 def test_state_in_a_file(tmp_path: Path):
@@ -295,13 +301,76 @@ def test_files_of_something_else(tmp_path: Path, mpo: DiagonalMPO):
     save_mpo(path, mpo)
     with h5py.File(path, "r+") as store:
         store.attrs["format_version"] = 99
-    with pytest.raises(ValueError, match="has format_version '99'; expected '1'"):
+    with pytest.raises(ValueError, match="has format_version '99'; expected '2'"):
         load_mpo(path)
     save_mpo(path, mpo)
     with h5py.File(path, "r+") as store:
         del store["site_000003"]
     with pytest.raises(ValueError, match=r"names 6 sites, but holds 5 and lacks site_000003"):
         load_mpo(path)
+
+
+@pytest.mark.parametrize("length", [700, 8000, -1])
+def test_files_that_were_cut_off(tmp_path: Path, mpo: DiagonalMPO, length: int):
+    path = tmp_path / "operator.h5"
+    save_mpo(path, mpo)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"operator\.h5 is damaged \(.*truncated.*write it again"):
+        load_mpo(path)
+    save_mps(path, random_state(1))
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"operator\.h5 is damaged \(.*truncated.*write it again"):
+        load_mps(path)
+
+
+def test_file_with_a_bad_superblock(tmp_path: Path):
+    path = tmp_path / "state.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 50)
+    with pytest.raises(ValueError, match=r"state\.h5 is damaged \(.*superblock.*write it again"):
+        load_mps(path)
+
+
+def test_altered_files(tmp_path: Path, mpo: DiagonalMPO):
+    path = tmp_path / "operator.h5"
+    altered = r"operator\.h5 has been altered since it was written.*write it again"
+
+    def entry(store: h5py.File) -> None:
+        store["site_000002/tensor"][1, 0, 4] *= 1 + 1e-15
+
+    def precision(store: h5py.File) -> None:
+        tensor = store["site_000002/tensor"][()]
+        del store["site_000002/tensor"]
+        store["site_000002/tensor"] = tensor.astype(np.float32)
+
+    def fingerprint(store: h5py.File) -> None:
+        store.attrs["fingerprint"] = "xyz"
+
+    def digest(store: h5py.File) -> None:
+        del store.attrs["sha256"]
+
+    for change in (entry, precision, fingerprint, digest):
+        save_mpo(path, mpo, fingerprint="abc")
+        with h5py.File(path, "r+") as store:
+            change(store)
+        with pytest.raises(ValueError, match=altered):
+            load_mpo(path)
+    save_mpo(path, mpo)
+    content = path.read_bytes()
+    first = mpo.tensors[0].tobytes()
+    assert content.count(first) == 1
+    path.write_bytes(content.replace(first, first[:-1] + bytes([first[-1] ^ 1])))
+    with pytest.raises(ValueError, match=altered):
+        load_mpo(path)
+    save_mps(path, random_state(1))
+    with h5py.File(path, "r+") as store:
+        store["site_000000/tensor"][0, 0, 0] = 1j
+    with pytest.raises(ValueError, match=altered):
+        load_mps(path)
+    with h5py.File(path, "r+") as store:
+        del store["site_000001/tensor"]
+        store["site_000001"].create_group("tensor")
+    with pytest.raises(ValueError, match=r"operator\.h5 is damaged"):
+        load_mps(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, mpo: DiagonalMPO):

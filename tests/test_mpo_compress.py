@@ -268,6 +268,25 @@ def test_losses_without_a_route_are_refused_with_those_that_have_one():
         compress_loss(hamiltonian, 4, probabilities=np.full(3, 0.5))
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_bond_that_is_not_whole_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"max_bond must be a whole number, got 4\.5"):
+        compress_loss(compiled(STREAMED["logistic"]), 4.5)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_memory_holds_the_terms_of_one_example_at_least():
+    hamiltonian = compiled(dataclasses.replace(STREAMED["one-vs-rest"], n_inputs=13))
+    message = r"terms of one example, at least (\d+) bytes at this max_bond, got 0; raise it or"
+    with pytest.raises(ValueError, match=message) as refused:
+        compress_loss(hamiltonian, 4, memory=0)
+    least = int(re.search(message, str(refused.value))[1])
+    with pytest.raises(ValueError, match=f"at least {least} bytes .* got {least - 1}"):
+        compress_loss(hamiltonian, 4, memory=least - 1)
+    pieces = list(phase_terms(hamiltonian, metric_weights(None, hamiltonian.n_qubits)))
+    assert pieces[0].terms.fitting(least, 1) == least
+
+
 @pytest.mark.usefixtures("streaming")
 def test_progress_is_told_of_all_sites():
     told = []

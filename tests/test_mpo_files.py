@@ -450,18 +450,18 @@ def test_errors_against_bond_are_those_of_brute_force(name: str, weighted: bool,
         after = dataclasses.replace(compressed, parts=parts).mpo().diagonal()
         distance = math.sqrt(weights @ (after - before) ** 2)
         # A bound for parts that share sites, the error itself for others.
-        assert distance <= row.truncation_error * (1 + 1e-6) + 1e-12
+        assert distance <= row.further_truncation * (1 + 1e-6) + 1e-12
         if name != "encoding-wide":
-            assert distance == pytest.approx(row.truncation_error, rel=1e-6, abs=1e-12)
-        assert row.truncation_error <= errors.sum() * (1 + 1e-9)
+            assert distance == pytest.approx(row.further_truncation, rel=1e-6, abs=1e-12)
+        assert row.further_truncation <= errors.sum() * (1 + 1e-9)
         each = (after - problem.diagonal)[indices(networks["uniform"])]
         assert row.measured["uniform"].rms == pytest.approx(
             np.sqrt(np.mean(each**2)), rel=1e-4, abs=1e-6 * problem.diagonal.max()
         )
         assert row.n_bytes == 8 * sum(t.size for part in parts for t in part.mpo.tensors)
         assert json.loads(json.dumps(row.to_dict()))["max_bond"] == row.max_bond
-    assert rows[0].truncation_error > 0
-    assert rows[-1].truncation_error == 0
+    assert rows[0].further_truncation > 0
+    assert rows[-1].further_truncation == 0
 
 
 @pytest.mark.parametrize("weighted", [False, True])

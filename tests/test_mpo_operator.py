@@ -302,11 +302,21 @@ def test_tensors_that_do_not_fit():
         DiagonalMPO((np.ones((1, 3, 1)),))
     with pytest.raises(ValueError, match="last tensor's right bond must be 1, got 2"):
         DiagonalMPO((np.ones((1, 2, 2)),))
+    with pytest.raises(ValueError, match=r"tensor of site 1 is complex \(complex128\).* real part"):
+        DiagonalMPO((np.ones((1, 2, 1)), np.full((1, 2, 1), 1j)))
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="site 1 has entries that are not finite numbers"):
+            DiagonalMPO((np.ones((1, 2, 1)), np.full((1, 2, 1), value)))
 
 
 def test_operators_and_bits_that_do_not_fit(mpo: DiagonalMPO):
     with pytest.raises(ValueError, match=r"one column per site \(7\), got shape \(4, 6\)"):
         mpo.values(np.zeros((4, 6), int))
+    spins = np.array([[1, -1, 1, 1, -1, -1, -1]])
+    with pytest.raises(ValueError, match=r"bits must be 0 or 1, got values from -1 to 1; a spin"):
+        mpo.values(spins)
+    with pytest.raises(ValueError, match="bits must be 0 or 1, got values from 0 to 2"):
+        mpo.values(1 - spins)
     with pytest.raises(ValueError, match="on 7 and 3 sites do not add up"):
         mpo + identity(3)
     with pytest.raises(ValueError, match="on 7 and 3 sites do not multiply"):
@@ -321,6 +331,24 @@ def test_operators_and_bits_that_do_not_fit(mpo: DiagonalMPO):
         additive([(0, identity(3)), (2, identity(2))], 7)
     with pytest.raises(ValueError, match="got one at 6"):
         additive([(6, identity(3))], 7)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_bonds_that_are_not_whole(mpo: DiagonalMPO):
+    for attempt, given in ((compress, mpo), (from_diagonal, mpo.diagonal())):
+        with pytest.raises(ValueError, match=r"max_bond must be a whole number, got 2\.5"):
+            attempt(given, max_bond=2.5)
+        assert attempt(given, max_bond=np.int64(2)).mpo.max_bond == 2
+
+
+@pytest.mark.parametrize(("entry", "norm"), [(2.0, r"10\^903"), (0.5, r"10\^-903")])
+def test_operators_whose_norm_is_no_number(entry: float, norm: str):
+    long = DiagonalMPO((np.full((1, 2, 1), entry),) * 3000)
+    with pytest.raises(ValueError, match=f"norm is about {norm}, which no float64 holds; multiply"):
+        compress(long)
+    zeros = DiagonalMPO((*long.tensors, np.zeros((1, 2, 1))))
+    found = compress(zeros, max_bond=1)
+    assert (found.error, found.mpo.norm()) == (0, 0)
 
 
 def test_limits_and_metrics_that_make_no_sense(mpo: DiagonalMPO):

@@ -1,6 +1,8 @@
 """Compressing a loss as a command: folders, reports, figures, refusals, interruption."""
 
+import copy
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +16,10 @@ from hypercircuit.circuit import Brickwork
 from hypercircuit.cli import INTERRUPTED, main
 from hypercircuit.config import Config, ConfigError, load_config
 from hypercircuit.hamiltonian import compile_loss
-from hypercircuit.hamiltonian.mpo import load_compressed, saved_report
+from hypercircuit.hamiltonian.mpo import load_compressed, load_mpo, saved_report
 from hypercircuit.problem import build_problem
 from hypercircuit.run import marginals_run, sample_run
-from hypercircuit.run_compile import compile_run
+from hypercircuit.run_compile import _text, compile_run
 from hypercircuit.state import exact_mps
 
 CONFIG = """
@@ -92,7 +94,8 @@ def trained(work: Path) -> Path:
     angles[1, :, 0] += np.pi * rng.integers(0, 2, 16)
     np.savez(folder / "angles.npz", angles=angles.astype(np.float32))
     np.savez(folder / "best_network.npz", bits=rng.integers(0, 2, 16, np.uint8))
-    (folder / "result.json").write_text("{}")
+    fingerprint = loss_of(folder).data.fingerprint
+    (folder / "result.json").write_text(json.dumps({"data_fingerprint": fingerprint}))
     return folder
 
 
@@ -155,9 +158,9 @@ def test_folder_holds_operator_report_and_figures(plain: Path):
     assert abs(measured["rms"] - np.sqrt(np.mean(error**2))) < bound
     rows = result["errors_against_bond"]["uniform"]
     assert [row["max_bond"] for row in rows] == [1, 2, 4, 8]
-    assert rows[-1]["truncation_error"] == 0
+    assert rows[-1]["further_truncation"] == 0
     assert rows[-1]["measured"]["uniform"] == measured
-    assert rows[0]["truncation_error"] > rows[1]["truncation_error"] > 0
+    assert rows[0]["further_truncation"] > rows[1]["further_truncation"] > 0
     optima = result["optima_against_bond"]["uniform"]
     assert [row["max_bond"] for row in optima] == [1, 2, 4, 8]
     entries = found.mpo().diagonal()
@@ -211,8 +214,50 @@ def test_report_is_printed(plain: Path, work: Path, capsys):
         "logistic loss of 60 examples on 16 qubits as 1 operator in the uniform metric",
         "spectral      at most",
         "uniform metric, rms error in nats (+- standard error) on",
+        "  further: rms in the metric of truncating the operator of bond 8 further; its own error",
     ):
         assert words in said
+    assert re.search(r"^ +8 +\d\.\d\d +none ", said, re.M)
+    # Reports of before the key was renamed say the same.
+    result = json.loads((plain / "report.json").read_text())
+    older = copy.deepcopy(result)
+    for row in older["errors_against_bond"]["uniform"]:
+        row["truncation_error"] = row.pop("further_truncation")
+    assert _text(older) == _text(result)
+
+
+def test_export_writes_the_operator(plain: Path, adapted: Path, tmp_path: Path, capsys):
+    file, other = tmp_path / "operator.h5", tmp_path / "other.h5"
+    assert main(["export", str(plain), str(file)]) == 0
+    assert f"the operator of 16 qubits, bond dimension 8: {file}" in capsys.readouterr().out
+    hamiltonian = loss_of(plain)
+    fingerprint = hamiltonian.data.fingerprint
+    bits = np.random.default_rng(4).integers(0, 2, (20, 16))
+    expected = load_compressed(plain / "mpo.npz", hamiltonian).values(bits)
+    found = load_mpo(file, fingerprint=fingerprint).values(bits)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert main(["export", str(adapted / "mpo_uniform.npz"), str(other)]) == 0
+    found = load_mpo(other, fingerprint=fingerprint).values(bits)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    capsys.readouterr()
+    said = failed(capsys, "export", str(plain), str(tmp_path / "circuit.qasm"))
+    assert "mpo.npz holds operators, which are written as .h5, got" in said
+    assert "name the folder of a `train` for circuits and networks" in said
+
+
+def test_state_of_other_data_is_named(adapted: Path, trained: Path):
+    result = json.loads((adapted / "report.json").read_text())
+    own = result["report"]["data_fingerprint"]
+    assert result["state"]["data_fingerprint"] == own
+    assert "other data" not in _text(result)
+    result["state"]["data_fingerprint"] = "0123456789abcdef0123"
+    words = (
+        f"the state in {trained} was trained on other data (fingerprint 0123456789abcdef); "
+        "losses and errors are those of the data above"
+    )
+    assert words in _text(result)
+    del result["state"]["data_fingerprint"]
+    assert "other data" not in _text(result)
 
 
 def test_metric_of_a_state_needs_one(work: Path, tmp_path: Path, capsys):
@@ -258,6 +303,21 @@ def test_loss_without_an_operator_is_refused(work: Path, tmp_path: Path, capsys)
     said = failed(capsys, "compile", str(work / "tiny.toml"), *arguments, "--out", str(out))
     assert "3 outputs and 48 qubits is not compressed into operators" in said
     assert not out.exists()
+
+
+def test_training_refuses_a_loss_without_an_operator_before_it_is_compiled(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr("hypercircuit.run.compile_loss", None)
+    config = CONFIG.replace("check_examples = 5", 'kind = "mpo"').replace("networks = 100", "")
+    config = config.replace("batch_size = 20", "batch_size = 0").replace("PATH", f"{work}/own.npz")
+    (tmp_path / "mpo.toml").write_text(config)
+    command = ["train", str(tmp_path / "mpo.toml"), "--out", str(tmp_path / "out")]
+    said = failed(capsys, *command, "--set", "network.hidden=[4]")
+    assert "energy.kind='mpo': the logistic loss of a network with 1 hidden layer, 1 output" in said
+    assert "69 qubits is not compressed into operators" in said
+    assert "or set another energy.kind" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

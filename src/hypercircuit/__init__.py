@@ -80,6 +80,9 @@ from .hamiltonian import (
     ZeroOne as ZeroOne,
     compile_loss as compile_loss,
     compress_loss as compress_loss,
+    load_compressed as load_compressed,
+    load_mpo as load_mpo,
+    save_mpo as save_mpo,
 )
 from .run import (
     diagnose_run as diagnose_run,
@@ -105,11 +108,13 @@ from .state import (
     born as born,
     correlations as correlations,
     exact_mps as exact_mps,
+    load_mps as load_mps,
     log_probability as log_probability,
     marginals as marginals,
     most_likely as most_likely,
     prepare_state as prepare_state,
     sample as sample,
+    save_mps as save_mps,
     trajectory_mps as trajectory_mps,
 )
 from .study import (
@@ -119,6 +124,7 @@ from .study import (
     LossHistogram as LossHistogram,
     Success as Success,
     TrustedMinimum as TrustedMinimum,
+    dmrg as dmrg,
     extrapolate as extrapolate,
     loss_histogram as loss_histogram,
     minimise as minimise,

@@ -1,6 +1,7 @@
 """Chains of tensors in HDF5 files.
 
-    /                    attributes: format, format_version, kind, axes, n_sites and those added
+    /                    attributes: format, format_version, kind, axes, n_sites and those added;
+                         sha256, of the attributes before it and all tensors
     /site_000000/tensor  the tensor of site 0
     /site_000001/tensor  ...
 
@@ -10,6 +11,8 @@ order. A file is written under another name first, so that a reader never meets 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +23,9 @@ import numpy as np
 from ._files import write_atomically
 
 FORMAT = "hypercircuit chain"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: What h5py raises for files that were cut off or altered.
+_DAMAGES = (OSError, KeyError, RuntimeError, TypeError, AttributeError, UnicodeDecodeError)
 
 
 def write_chain(
@@ -41,23 +46,23 @@ def write_chain(
     """
     import h5py
 
+    arrays = [np.asarray(tensor) for tensor in tensors]
+    head: dict[str, str | int] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "axes": ",".join(axes),
+        "n_sites": len(arrays),
+        **(attributes or {}),
+    }
+    digest = _digest({name: str(value) for name, value in head.items()}, arrays)
+
     def fill(file: BinaryIO) -> None:
         with h5py.File(file.name, "w") as store:
-            store.attrs.update(
-                {
-                    "format": FORMAT,
-                    "format_version": FORMAT_VERSION,
-                    "kind": kind,
-                    "axes": ",".join(axes),
-                    "n_sites": len(tensors),
-                    **(attributes or {}),
-                }
-            )
-            for site, tensor in enumerate(tensors):
+            store.attrs.update({**head, "sha256": digest})
+            for site, array in enumerate(arrays):
                 group = store.create_group(_site_name(site))
-                group.create_dataset("tensor", data=np.asarray(tensor)).attrs["axes"] = ",".join(
-                    axes
-                )
+                group.create_dataset("tensor", data=array).attrs["axes"] = ",".join(axes)
 
     write_atomically(path, fill)
 
@@ -68,7 +73,7 @@ def read_chain(
     """The tensors in site order and the file's attributes.
 
     **Raises:** `FileNotFoundError`; `ValueError` for a file that is not HDF5, not of this format,
-    version, kind or axes, or that lacks sites.
+    version, kind or axes, that lacks sites, was cut off or altered.
     """
     import h5py
 
@@ -76,6 +81,25 @@ def read_chain(
         raise FileNotFoundError(f"there is no file {path}")
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file")
+    try:
+        arrays, found = _read(path, kind, axes)
+    except _DAMAGES as error:
+        raise ValueError(f"{path} is damaged ({error}); write it again") from error
+    digest = found.pop("sha256", None)
+    if digest != _digest(found, arrays):
+        raise ValueError(
+            f"{path} has been altered since it was written: its content does not have the digest "
+            "that stands in it; write it again"
+        )
+    return arrays, found
+
+
+def _read(
+    path: str | os.PathLike[str], kind: str, axes: Sequence[str]
+) -> tuple[list[np.ndarray], dict[str, str]]:
+    """The tensors and the attributes as they stand in the file."""
+    import h5py
+
     with h5py.File(path, "r") as store:
         found = {name: str(value) for name, value in store.attrs.items()}
         expected = {
@@ -97,6 +121,15 @@ def read_chain(
                 f"{missing[0] if missing else 'none'}; it is damaged, write it again"
             )
         return [store[name]["tensor"][()] for name in names], found
+
+
+def _digest(attributes: Mapping[str, str], arrays: Sequence[np.ndarray]) -> str:
+    """Of names and values of attributes, and kind, shape and entries of arrays."""
+    digest = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _site_name(site: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def chain_arrays(network: Any, legs: Sequence[str]) -> list[np.ndarray]:
+def chain_arrays(network: Any, legs: Sequence[str], wanted: str) -> list[np.ndarray]:
     """The tensors of an open chain in site order, each with axes (left, *legs, right).
 
     The outer bonds, and those between sites that share no index, are of dimension 1.
@@ -17,10 +17,17 @@ def chain_arrays(network: Any, legs: Sequence[str]) -> list[np.ndarray]:
 
     - `network`: quimb's `MatrixProductState` or `MatrixProductOperator`.
     - `legs`: the names of its methods that name a site's physical indices, such as `site_ind`.
+    - `wanted`: what has them, in words.
 
-    **Raises:** `ValueError` for a periodic chain, one that skips sites or has several tensors at
-    one, and for an index that leads elsewhere than to a neighbour.
+    **Raises:** `TypeError` for anything but a chain with these legs; `ValueError` for a periodic
+    chain, one that skips sites or has several tensors at one, and for an index that leads
+    elsewhere than to a neighbour.
     """
+    if not all(hasattr(network, name) for name in ("L", "gen_sites_present", *legs)):
+        raise TypeError(
+            f"{wanted} of quimb is needed, got {type(network).__name__}; make one of arrays with "
+            "its constructor, or of a dense array with from_dense"
+        )
     n_sites = network.L
     present = tuple(network.gen_sites_present())
     if present != tuple(range(n_sites)):

@@ -167,14 +167,15 @@ def _parser() -> argparse.ArgumentParser:
     page.set_defaults(run=_page)
 
     export = commands.add_parser(
-        "export", help="write the trained circuit or a network for other programs"
+        "export", help="write the trained circuit, state, operator or network for other programs"
     )
-    export.add_argument("folder", metavar="RUN")
+    export.add_argument("folder", metavar="RUN", help="of `train` or `compile`, or RUN/mpo.npz")
     export.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="*.qasm: the circuit, OpenQASM 3; *.npz or *.onnx: the best network",
+        help="*.qasm: the circuit, OpenQASM 3; *.h5: the state of a chain, or the operator of "
+        "`compile`; *.npz or *.onnx: the best network",
     )
     export.add_argument("--measure", action="store_true", help="of *.qasm: measure all qubits")
     export.add_argument(

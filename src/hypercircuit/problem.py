@@ -9,7 +9,7 @@ import numpy as np
 
 from .bnn import Network
 from .circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noise, Noisy, Truncated
-from .config import Config, ConfigError, make_network
+from .config import Config, ConfigError, check_compressed, make_network
 from .data import (
     Dataset,
     Splits,
@@ -41,7 +41,8 @@ class Problem:
 def build_problem(config: Config) -> Problem:
     """Load and transform the data and build the network that fits it.
 
-    **Raises:** `ConfigError` if the parts do not fit; `DataFileError` for a bad data file.
+    **Raises:** `ConfigError` if the parts do not fit, or if the loss is not compressed for
+    energy.kind='mpo'; `DataFileError` for a bad data file.
     """
     splits = load_splits(config)
     network = build_network(config, splits.train)
@@ -52,6 +53,8 @@ def build_problem(config: Config) -> Problem:
         raise ConfigError(
             f"network.outputs, loss.kind and data.classes do not fit: {error}"
         ) from error
+    if config.energy.kind == "mpo":
+        check_compressed(config, network, loss)
     return Problem(splits, network, loss, build_circuit(config, network, splits.train))
 
 

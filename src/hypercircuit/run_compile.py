@@ -50,7 +50,9 @@ from .study import (
     Optimum,
     cut_spectra,
     errors_against_bond,
+    further_truncation,
     optima_against_bond,
+    other_data,
     plot_bond_profile,
     plot_error_against_bond,
     plot_error_against_metric,
@@ -71,10 +73,14 @@ class _StoppedError(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _State:
-    """What is used of a run: its samples, its bits' probabilities, its best network."""
+    """What is used of a run: its samples, its bits' probabilities, its best network.
+
+    The fingerprint of its training data is None where the run does not say it.
+    """
 
     folder: Path
     digest: str
+    data_fingerprint: str | None
     probabilities: np.ndarray
     samples: np.ndarray
     best: np.ndarray
@@ -98,6 +104,7 @@ def compile_run(
     - `state`: the folder of a finished run of the same network. Errors are measured on samples of
       its trained state and at its best network, and the uniform metric is compared with the
       state's.
+      A state of other data is taken too, and the report says so.
     - `mesh`: of `device_mesh()`, to share the terms out over devices. Of several processes all call
       this alike; process 0 writes and reports, the others end when the operators are made.
 
@@ -231,7 +238,9 @@ def _read_state(config: Config, folder: Path) -> _State:
     probabilities = around_state(marginals_run(folder))
     samples, _ = sample_run(folder, config.mpo.networks, seed=config.train.seed)
     digest = hashlib.sha256(expect(folder / "angles.npz").read_bytes()).hexdigest()
-    return _State(folder, digest, probabilities, samples, best)
+    result = json.loads(expect(folder / "result.json").read_text())
+    fingerprint = result.get("data_fingerprint")
+    return _State(folder, digest, fingerprint, probabilities, samples, best)
 
 
 def _operator(
@@ -382,7 +391,11 @@ def _study(
         "metric": main_metric,
         "state": None
         if trained is None
-        else {"folder": str(trained.folder), "sha256": trained.digest},
+        else {
+            "folder": str(trained.folder),
+            "sha256": trained.digest,
+            "data_fingerprint": trained.data_fingerprint,
+        },
         "report": found,
         "errors_against_bond": {
             metric: [row.to_dict() for row in each] for metric, each in rows.items()
@@ -405,23 +418,36 @@ def _interrupted(when: str, stop: StopSignals, report: Report) -> dict[str, Any]
 
 def _text(result: dict[str, Any]) -> str:
     """The report and the errors against bond dimension as readable lines."""
-    lines = [report_text(result["report"]), ""]
+    lines = [report_text(result["report"])]
+    other = other_data(result)
+    if other is not None:
+        lines.append(
+            f"  the state in {result['state']['folder']} was trained on other data (fingerprint "
+            f"{other[:16]}); losses and errors are those of the data above"
+        )
+    lines.append("")
     unit = result["report"]["unit"]
     for metric, rows in result["errors_against_bond"].items():
         lines.append(f"{_WORDS[metric]} metric, rms error in {unit} (+- standard error) on")
         names = list(rows[0]["measured"])
         words = {"uniform": "uniform networks", "state": "samples of the state"}
         header = "".join(f"{words[name]:>26}" for name in names)
-        lines.append(f"{'bond':>6}{'MB':>10}{'truncated':>12}{header}")
+        lines.append(f"{'bond':>6}{'MB':>10}{'further':>12}{header}")
         for row in rows:
             shown = "".join(
                 f"{each['rms']:>15.3g} +-{each['rms_standard_error']:>8.1g}"
                 for each in (row["measured"][name] for name in names)
             )
+            further = further_truncation(row)
             lines.append(
                 f"{row['max_bond']:>6}{row['n_bytes'] / 1e6:>10.2f}"
-                f"{row['truncation_error']:>12.2g}{shown}"
+                f"{f'{further:.2g}' if further else 'none':>12}{shown}"
             )
+        lines.append(
+            "  further: rms in the metric of truncating the operator of bond "
+            f"{rows[-1]['max_bond']} further; its own error comes on top, and the measured ones "
+            "hold all of it"
+        )
     for metric, rows in result["optima_against_bond"].items():
         lines.append(f"{_WORDS[metric]} metric, the minimum over single networks ({unit})")
         lines.append(

@@ -25,6 +25,7 @@ from ._precision import check_precision
 from ._threads import one_lapack_thread
 from .circuit import Ansatz, FreeMPS, Graph
 from .cluster.cost import (
+    FURTHER_COMPRESSIONS,
     Estimate,
     Sizes,
     Stage,
@@ -33,6 +34,7 @@ from .cluster.cost import (
     measured_sizes,
     start_flops,
     step_flops,
+    trust_checks,
 )
 from .config import Config
 from .config.slurm import SIGNAL_LEAD
@@ -81,6 +83,7 @@ class _Measured(NamedTuple):
     step: float
     evaluate_first: float
     evaluate: float
+    trust: float
     save: float
     planned: float
 
@@ -159,6 +162,8 @@ def estimate_run(
     if evaluations > 1:
         words = f"{config.energy.check_examples} examples checked"
         stages.append(_stage("evaluations", words, evaluations - 1, law.evaluate, how))
+    if isinstance(kind, MPO):
+        stages += _following(kind, steps, law, how)
     if processes > 1:
         seconds = exchange_seconds(sizes.n_params * np.dtype(config.train.precision).itemsize)
         words = f"gradient of {processes} processes"
@@ -302,9 +307,22 @@ def _measure(
             statistics.median(seconds or [first]),
             evaluate_first,
             evaluate,
+            probe.trust(),
             probe.save(),
             float(probe.planned_bytes),
         )
+
+
+def _following(kind: MPO, steps: int, law: _Measured, how: str) -> list[Stage]:
+    """What the trust region of operators takes, in the metric of the state."""
+    checks = trust_checks(kind.metric, steps, kind.check_every)
+    more = min(FURTHER_COMPRESSIONS, checks)
+    if not checks:
+        return []
+    return [
+        _stage("trust region", f"{kind.samples} samples", checks, law.trust, how),
+        _stage("compressions", f"{more} more, each as the first", more, law.prepare, "assumed"),
+    ]
 
 
 def _decoding(config: Config, problem: Problem) -> Stage:

@@ -17,6 +17,7 @@ the path 0-1-2-.. this makes "colours" the published brickwork, parameter by par
 from __future__ import annotations
 
 import itertools
+import numbers
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -231,7 +232,8 @@ def path_edges(sites: Sequence[int]) -> list[Edge]:
 def _checked(edges: Sequence[Sequence[int]]) -> tuple[Edge, ...]:
     found: dict[frozenset[int], None] = {}
     for edge in edges:
-        if len(edge) != 2 or min(edge) < 0 or edge[0] == edge[1]:
+        whole = all(isinstance(site, numbers.Integral) for site in edge)
+        if not whole or len(edge) != 2 or min(edge) < 0 or edge[0] == edge[1]:
             raise ValueError(
                 f"an edge is a pair of two different qubits counted from 0, got {tuple(edge)}"
             )

@@ -20,12 +20,17 @@ number m of examples, ``seconds(m) = a + b m``, which two measurements determine
     seconds = start + data and loss + preparation + compilation + steps x step
               + evaluations x evaluation + checkpoints x checkpoint + decoding + final energy
               + steps x exchange, of several processes
+              + further compressions and measurements of the trust region, of operators
     bytes   = high-water mark of the measured stages + (what XLA plans for the full step
               - what it planned for the largest step that was carried out)
 
 Of K processes each has ceil(B / K) examples of a step and a share of the final energy's, and they
 exchange the gradient after every step: ``EXCHANGE_SECONDS + 2 bytes / EXCHANGE_RATE``, assumed. All
 the rest is process 0's.
+
+How often operators are compressed again depends on the way of the state. `FURTHER_COMPRESSIONS` are
+assumed in the state's metric, as in experiment 05, each as long as the first, and none in the
+uniform one; a small `mpo.trust` or `mpo.max_bond` takes more.
 
 Suggested are `MEMORY_MARGIN` times the bytes for every process of a node, and `TIME_MARGIN` times
 the seconds and a minute.
@@ -42,6 +47,8 @@ SLOW_RATE = 2e8
 MEMORY_MARGIN, TIME_MARGIN = 1.5, 1.5
 #: Bytes per second between processes, and seconds of waiting: Ethernet of 1 Gbit/s, without tuning.
 EXCHANGE_RATE, EXCHANGE_SECONDS = 1e8, 1e-3
+#: Of operators in the state's metric, after the first compression.
+FURTHER_COMPRESSIONS = 2
 _GIB = 2**30
 
 
@@ -133,6 +140,11 @@ def start_flops(kind: str, sizes: Sizes) -> float:
 def exchange_seconds(n_bytes: int) -> float:
     """To sum a gradient of that size over processes."""
     return EXCHANGE_SECONDS + 2 * n_bytes / EXCHANGE_RATE
+
+
+def trust_checks(metric: str, steps: int, check_every: int) -> int:
+    """How often training measures whether the operators are still good where the state is."""
+    return 0 if metric == "uniform" else (steps - 1) // check_every
 
 
 def measured_sizes(full: int, flops: float, budget: float) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ Source: the layout follows TeNPy's and NetKet's run folders.
 """
 
 from .config import Config as Config
+from .fit import check_compressed as check_compressed
 from .load import load_config as load_config
 from .network import make_network as make_network
 from .sections import DataConfig as DataConfig, TrainConfig as TrainConfig

@@ -8,7 +8,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from ..bnn import Network
-from ..hamiltonian import LOSSES
+from ..hamiltonian import LOSSES, Loss
 from ..hamiltonian.compile import MAX_SECTORS, separable_losses
 from ..hamiltonian.diagonal import MAX_QUBITS
 from ..hamiltonian.mpo import check_route
@@ -169,8 +169,16 @@ def _check_compressed(config: "Config", n_outputs: int) -> None:
     if n_inputs is None:
         return
     network = make_network(config.network, n_inputs, n_outputs)
+    check_compressed(config, network, LOSSES[config.loss.kind]())
+
+
+def check_compressed(config: "Config", network: Network, loss: Loss) -> None:
+    """Refuse a loss that energy.kind='mpo' does not compress.
+
+    **Raises:** `ConfigError` with the losses that are compressed.
+    """
     try:
-        check_route(network, LOSSES[config.loss.kind](), config.mpo.max_bond)
+        check_route(network, loss, config.mpo.max_bond)
     except ValueError as error:
         raise ConfigError(f"energy.kind='mpo': {error}; or set another energy.kind") from error
 

@@ -28,6 +28,9 @@ from .mpo import (
     DiagonalMPO as DiagonalMPO,
     MeasuredError as MeasuredError,
     compress_loss as compress_loss,
+    load_compressed as load_compressed,
+    load_mpo as load_mpo,
+    save_mpo as save_mpo,
 )
 from .spectral import (
     FourierSum as FourierSum,

@@ -67,6 +67,8 @@ class ContractionCost:
     - `width`: log2 of the entries of the largest tensor of one term.
     - `n_tensors`, `n_operations`: of the network, and of the compiled program.
     - `path_seconds`: what the search took, and whether it was `cached`.
+    - `refined`: whether the path was looked for with care; one that is far too large is not, and
+      its numbers are larger than they might be.
     """
 
     flops: float
@@ -79,6 +81,7 @@ class ContractionCost:
     n_operations: int
     path_seconds: float
     cached: bool
+    refined: bool = True
 
     def __add__(self, other: ContractionCost) -> ContractionCost:
         """Of two contractions after one another."""
@@ -94,6 +97,7 @@ class ContractionCost:
             self.n_operations + other.n_operations,
             self.path_seconds + other.path_seconds,
             self.cached and other.cached,
+            self.refined and other.refined,
         )
 
     def times(self, n: int) -> ContractionCost:
@@ -109,6 +113,7 @@ class ContractionCost:
         """Everything in one line."""
         sliced = f", {self.slices} slices each" if self.slices > 1 else ""
         found = "from the cache" if self.cached else f"found in {self.path_seconds:.1f} s"
+        found += "" if self.refined else ", a rough one"
         return (
             f"contraction of {self.n_tensors} tensors in {self.n_operations} operations (path "
             f"{found}): {self.terms} terms, {self.terms_at_once} at once{sliced}, largest tensor "
@@ -125,17 +130,21 @@ class ContractionCost:
             "lower circuit.depth, take a graph whose cuts cross fewer edges (a smaller grid, "
             "schedule 'colours'), or fewer examples a batch"
         )
+        rough = "" if self.refined else ", by a rough path"
         if self.bytes > budget.max_bytes:
+            how = f"even in {self.slices} slices" if self.slices > 1 else "in one piece"
+            if self.slices == 1 and self.bytes > MOST_SLICES * budget.max_bytes:
+                how += f", for which {MOST_SLICES} slices would not make up"
             raise ValueError(
-                f"the contraction needs {_si(self.bytes)}bytes even in {self.slices} slices "
-                f"(largest tensor 2^{self.width:.1f} entries a term), max_bytes is "
+                f"the contraction needs {_si(self.bytes)}bytes {how} "
+                f"(largest tensor 2^{self.width:.1f} entries a term{rough}), max_bytes is "
                 f"{_si(budget.max_bytes)}bytes; raise max_bytes, {fix}"
             )
         if self.flops > budget.max_flops:
             raise ValueError(
                 f"value and gradient of a batch take {_si(self.flops)}flops ({self.terms} terms, "
-                f"{self.slices} slices each, largest tensor 2^{self.width:.1f} entries a term), "
-                f"max_flops is {_si(budget.max_flops)}flops; raise max_flops, {fix}"
+                f"{self.slices} slices each, largest tensor 2^{self.width:.1f} entries a "
+                f"term{rough}), max_flops is {_si(budget.max_flops)}flops; raise max_flops, {fix}"
             )
 
 
@@ -269,8 +278,15 @@ def plan_contraction(
     if len(leaves) == 1:
         leaves.append(Leaf(_ONE, 0, ()))
     inputs = [tuple(name[index] for index in leaf.indices) for leaf in leaves]
-    tree, seconds, cached = search.find(
-        inputs, tuple(output), {name[index]: dims[index] for index in used}
+    kept = itemsize * (1 if only_value else _KEPT)
+    flops_each = (8 if itemsize in (8, 16) else 2) * (1 if only_value else _WITH_GRADIENT)
+    # Every entry of a tensor is held in some slice, and takes an operation.
+    largest = min(MOST_SLICES * budget.max_bytes / kept, budget.max_flops / flops_each)
+    tree, seconds, cached, refined = search.find(
+        inputs,
+        tuple(output),
+        {name[index]: dims[index] for index in used},
+        largest * REFERENCE_TERMS,
     )
     back = {text: index for index, text in name.items()}
 
@@ -281,7 +297,6 @@ def plan_contraction(
         merges = balance(merges, rest, output, dims)
         return make_schedule(leaves, tuple(output), dims, merges, sliced)
 
-    kept = itemsize * (1 if only_value else _KEPT)
     schedule = schedule_of(tree)
     while schedule.largest.at(1) > 4:
         excess = kept * schedule.entries.at(1) / budget.max_bytes
@@ -298,10 +313,8 @@ def plan_contraction(
     at_once = max(1, min(terms, int(spare // max(1, schedule.entries.each))))
     at_once = -(-terms // -(-terms // at_once))
     batches = -(-terms // at_once)
-    flops_each = 8 if itemsize in (8, 16) else 2
     cost = ContractionCost(
         flops=float(flops_each)
-        * (1 if only_value else _WITH_GRADIENT)
         * batches
         * schedule.n_slices
         * schedule.multiplications.at(at_once),
@@ -314,6 +327,7 @@ def plan_contraction(
         n_operations=schedule.n_operations,
         path_seconds=seconds if cached else time.perf_counter() - begun,
         cached=cached,
+        refined=refined,
     )
     own_labels = tuple(tuple(labels[site]) for site in lines.sites)
     stacks = tuple(tuple(tuple(each) for each in stack) for stack in extras)

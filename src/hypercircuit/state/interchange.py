@@ -39,9 +39,10 @@ def mps_from_quimb(mps: Any) -> tuple[np.ndarray, ...]:
 
     Index and tag names, the order of axes and of tensors are its own; nothing is normalised.
 
-    **Raises:** `ValueError` for a chain that is periodic, skips sites or branches.
+    **Raises:** `TypeError` for another object; `ValueError` for a chain that is periodic, skips
+    sites or branches.
     """
-    return tuple(chain_arrays(mps, ("site_ind",)))
+    return tuple(chain_arrays(mps, ("site_ind",), "a MatrixProductState"))
 
 
 def save_mps(path: str | os.PathLike[str], tensors: Sequence[Any]) -> None:
@@ -58,7 +59,7 @@ def load_mps(path: str | os.PathLike[str]) -> tuple[np.ndarray, ...]:
     """Read what `save_mps` wrote.
 
     **Raises:** `FileNotFoundError`; `ValueError` for a file of another format, version or kind, or
-    a damaged one.
+    one that was cut off or altered.
     """
     tensors, _ = read_chain(path, kind=_KIND, axes=_AXES)
     _check_chain(tensors)

@@ -8,11 +8,12 @@ circuit look a path up.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cotengra
 
@@ -20,14 +21,34 @@ import cotengra
 REFERENCE_TERMS = 32
 #: More slices of one contraction are not tried.
 MOST_SLICES = 4096
-#: Where a rough tree has tensors of this many entries, it is not refined: no budget allows that.
+#: Where rough trees have tensors of this many entries, none is refined, whatever the budget is.
 _HOPELESS = 2.0**48
+#: By how much refining may make the largest tensor of `_ROUGH` trees smaller; 2^4 was seen.
+_REFINING = 2.0**8
+#: Rough trees that are looked at before a search is given up; single ones were 2^30 too large.
+_ROUGH = 8
 
 
 def default_cache() -> Path:
     """`hypercircuit/paths` in the user's cache folder, by `XDG_CACHE_HOME` where it is set."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "hypercircuit" / "paths"
+
+
+class FoundPath(NamedTuple):
+    """A path, how long the search took, and how it went.
+
+    **Attributes:**
+
+    - `tree`: of cotengra.
+    - `cached`: whether it came from the cache.
+    - `refined`: whether more than a rough tree was looked for.
+    """
+
+    tree: Any
+    seconds: float
+    cached: bool
+    refined: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +79,15 @@ class PathSearch:
         inputs: Sequence[tuple[str, ...]],
         output: tuple[str, ...],
         sizes: Mapping[str, int],
-    ) -> tuple[Any, float, bool]:
-        """The tree of a contraction of several tensors, the seconds that the search took, and
-        whether it came from the cache."""
+        largest: float = math.inf,
+    ) -> FoundPath:
+        """The tree of a contraction of several tensors.
+
+        **Arguments:**
+
+        - `largest`: entries of a tensor that can be afforded, slicing included. A rough tree that
+          is far beyond is not refined, and not kept: another budget may allow more.
+        """
         folder = Path(default_cache() if self.cache is None else self.cache)
         folder = folder / f"cotengra-{cotengra.__version__}-{self.repeats}-{self.seed}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,23 +103,27 @@ class PathSearch:
             reconf_opts={},
         )
         _, missing = optimiser.hash_query(inputs, output, dict(sizes))
-        tree = self._rough(inputs, output, sizes) if missing else None
-        if tree is None or tree.max_size() < _HOPELESS:
-            tree = optimiser.search(inputs, output, dict(sizes))
-        else:
-            optimiser.update_from_tree(tree, overwrite=False)
-        return tree, time.perf_counter() - begun, not missing
+        if missing:
+            most = min(_HOPELESS, _REFINING * largest)
+            tree = self._rough(inputs, output, sizes, 1)
+            if tree.max_size() >= most:
+                tree = self._rough(inputs, output, sizes, _ROUGH)
+            if tree.max_size() >= most:
+                return FoundPath(tree, time.perf_counter() - begun, False, False)
+        tree = optimiser.search(inputs, output, dict(sizes))
+        return FoundPath(tree, time.perf_counter() - begun, not missing, True)
 
     def _rough(
         self,
         inputs: Sequence[tuple[str, ...]],
         output: tuple[str, ...],
         sizes: Mapping[str, int],
+        repeats: int,
     ) -> Any:
-        """One tree, not refined: whether a search is worth its time."""
+        """The best of a few trees, not refined: whether a search is worth its time."""
         optimiser = cotengra.HyperOptimizer(
             methods=("greedy",),
-            max_repeats=1,
+            max_repeats=repeats,
             optlib="random",
             optlib_opts={"seed": self.seed},
             parallel=False,

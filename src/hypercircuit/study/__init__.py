@@ -43,7 +43,9 @@ from .operators import (
     Optimum as Optimum,
     cut_spectra as cut_spectra,
     errors_against_bond as errors_against_bond,
+    further_truncation as further_truncation,
     optima_against_bond as optima_against_bond,
+    other_data as other_data,
     truncated as truncated,
     trusted_optimum as trusted_optimum,
 )

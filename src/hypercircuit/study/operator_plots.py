@@ -95,10 +95,10 @@ def plot_error_against_bond(
     figure, axes = _figure()
     for number, name in enumerate(rows[0].measured):
         _line(axes, rows, name, number, f"measured, {_SETS.get(name, name)}")
-    further = [(row.max_bond, row.truncation_error) for row in rows if row.truncation_error > 0]
+    further = [(row.max_bond, row.further_truncation) for row in rows if row.further_truncation > 0]
     if further:
         bonds, errors = zip(*further, strict=True)
-        label = f"truncation from bond {rows[-1].max_bond}, in the metric"
+        label = f"further truncation, from bond {rows[-1].max_bond}, in the metric"
         axes.plot(bonds, errors, color="0.35", marker="x", ls=":", lw=1, ms=5, label=label)
     if spectral_error > 0:
         axes.axhline(

@@ -36,14 +36,15 @@ class BondError:
 
     - `max_bond`: the widest bond that is left.
     - `n_bytes`: of its tensors.
-    - `truncation_error`: what the further truncation threw away, a root mean square in the metric;
-      for parts that share sites (settings of choices) a bound on it, the sum of their own.
-    - `measured`: the errors on every set of networks, against their true losses.
+    - `further_truncation`: what the further truncation threw away, a root mean square in the
+      metric; for parts that share sites (settings of choices) a bound on it, the sum of their own.
+      The compressed loss's own error is not in it: it is 0 at the widest bond.
+    - `measured`: the errors on every set of networks, against their true losses; all are in them.
     """
 
     max_bond: int
     n_bytes: int
-    truncation_error: float
+    further_truncation: float
     measured: dict[str, MeasuredError]
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,9 +52,25 @@ class BondError:
         return {
             "max_bond": self.max_bond,
             "n_bytes": self.n_bytes,
-            "truncation_error": self.truncation_error,
+            "further_truncation": self.further_truncation,
             "measured": {name: error_entry(each) for name, each in self.measured.items()},
         }
+
+
+def further_truncation(row: Mapping[str, Any]) -> float:
+    """That of an entry of `BondError.to_dict`; older files call it truncation_error."""
+    return row["further_truncation" if "further_truncation" in row else "truncation_error"]
+
+
+def other_data(result: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the data that the state of a study was trained on, if others than here.
+
+    **Arguments:**
+
+    - `result`: of `hypercircuit compile`, whose older files do not say it.
+    """
+    there = (result.get("state") or {}).get("data_fingerprint")
+    return None if there == result["report"]["data_fingerprint"] else there
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

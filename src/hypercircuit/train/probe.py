@@ -81,6 +81,15 @@ class Probe:
         self._run.record(following, float(made.energy), float(made.gradient_norm), more)
         return time.perf_counter() - begun
 
+    def trust(self) -> float:
+        """Measure the operators' error on samples of the state; 0 without operators."""
+        energy = self._loop.energy
+        if not isinstance(energy, MPOEnergy):
+            return 0.0
+        begun = time.perf_counter()
+        energy.measure(self._run.state.params, jax.random.key(0))
+        return time.perf_counter() - begun
+
     def evaluate(self) -> float:
         """Measure errors and the likeliest network."""
         begun = time.perf_counter()

@@ -31,7 +31,15 @@ from ..compile import LossHamiltonian
 from ..losses import Loss, SquaredError
 from ..terms import FourierTerms, QuadraticTerms, SectorTerms, Terms
 from .errors import CompressionError, MeasuredError
-from .operator import Compressed, DiagonalMPO, additive, compress, from_diagonal, metric_weights
+from .operator import (
+    Compressed,
+    DiagonalMPO,
+    additive,
+    check_truncation,
+    compress,
+    from_diagonal,
+    metric_weights,
+)
 from .phases import PhaseTerms, phase_terms
 from .quadratic import LEAST_QUADRATIC, quadratic_mpo
 from .sketch import sketch
@@ -211,7 +219,8 @@ def compress_loss(
       are weighed, such as the Born distribution's marginals; left out, all networks weigh the same.
     - `seed`: of the bitstrings that the range finder looks at.
     - `dtype`: of the large matrix products; float64 needs JAX's x64 mode.
-    - `memory`: bytes of terms held at once by a device; more terms are compressed in several goes.
+    - `memory`: bytes of terms held at once by a device, at least those of one example; more terms
+      are compressed in several goes.
     - `progress`: is told sites done and sites in all.
     - `cache`: a folder in which results are kept under the hash of everything that decides them
       (data, network, loss, terms, metric, settings, version of the package): one that is there is
@@ -222,10 +231,7 @@ def compress_loss(
     **Raises:** `ValueError` for a loss that has no route, with those that have, and for arguments
     out of range.
     """
-    if max_bond < 1:
-        raise ValueError(f"max_bond must be at least 1, got {max_bond}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must not be negative, got {tolerance}")
+    check_truncation(max_bond, tolerance)
     weights = metric_weights(probabilities, hamiltonian.n_qubits)
     dtype = np.dtype(dtype)
     if cache is not None and mesh is not None:
@@ -289,12 +295,13 @@ def check_route(network: Network, loss: Loss, max_bond: int) -> None:
         return
     if network.n_hidden < 2 and n_qubits <= MOST_ENTRIES:
         return
+    layers, outputs = network.n_hidden, network.n_outputs
     raise ValueError(
-        f"the {loss.name} loss of a network with {network.n_hidden} hidden layers, "
-        f"{network.n_outputs} outputs and {n_qubits} qubits is not compressed into operators; "
-        "possible are logistic (also one-vs-rest), pairwise-logistic, squared, sigmoid-squared, "
-        "hinge, squared-hinge and, with one output, zero-one without hidden layers, and all losses "
-        f"with at most one up to {MOST_ENTRIES} qubits"
+        f"the {loss.name} loss of a network with {layers} hidden layer{'s' * (layers != 1)}, "
+        f"{outputs} output{'s' * (outputs != 1)} and {n_qubits} qubits is not compressed into "
+        "operators; possible are logistic (also one-vs-rest), pairwise-logistic, squared, "
+        "sigmoid-squared, hinge, squared-hinge and, with one output, zero-one without hidden "
+        f"layers, and all losses with at most one up to {MOST_ENTRIES} qubits"
     )
 
 
@@ -387,7 +394,7 @@ class _Work:
     ) -> Compressed:
         widest = 2 ** min((terms.n_sites + 1) // 2, 30)
         bond = _width(min(self.max_bond, widest))
-        each = self.memory // (_COPIES * 2 * bond * self.dtype.itemsize)
+        each = terms.fitting(self.memory, _COPIES * 2 * bond * self.dtype.itemsize)
         sums = list(terms.split(each * (1 if self.shards is None else len(self.shards))))
         total: DiagonalMPO | None = None
         joins = 0.0

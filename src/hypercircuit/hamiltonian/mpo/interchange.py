@@ -59,14 +59,15 @@ def mpo_from_quimb(network: Any, *, tolerance: float = 1e-10) -> DiagonalMPO:
     - `tolerance`: largest norm of its off-diagonal part in units of its norm (both
       Hilbert-Schmidt) that is left out.
 
-    **Raises:** `ValueError` for an operator that is not diagonal, a physical dimension other than
-    2, complex tensors or a chain that is not open.
+    **Raises:** `TypeError` for another object; `ValueError` for an operator that is not diagonal, a
+    physical dimension other than 2, complex tensors or a chain that is not open.
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
     is_operator = hasattr(network, "upper_ind")
     legs = ("upper_ind", "lower_ind") if is_operator else ("site_ind",)
-    arrays = chain_arrays(network, legs)
+    wanted = "a MatrixProductOperator or MatrixProductState"
+    arrays = chain_arrays(network, legs, wanted)
     for site, array in enumerate(arrays):
         if array.shape[1:-1] != (2,) * len(legs):
             raise ValueError(
@@ -103,7 +104,7 @@ def load_mpo(path: str | os.PathLike[str], *, fingerprint: str | None = None) ->
     - `fingerprint`: refuse an operator that was saved with another one; any will do, if left out.
 
     **Raises:** `FileNotFoundError`; `ValueError` for a file of another format, version, kind or
-    fingerprint, or a damaged one.
+    fingerprint, or one that was cut off or altered.
     """
     tensors, attributes = read_chain(path, kind=_KIND, axes=_AXES)
     found = attributes.get("fingerprint", "")

@@ -17,6 +17,7 @@ so that nothing over- or underflows at any length.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +40,8 @@ class DiagonalMPO:
 
     - `tensors`: one real array (left, 2, right) per site; the outer bonds are 1.
 
-    **Raises:** `ValueError` if the bonds of neighbouring tensors differ.
+    **Raises:** `ValueError` if the bonds of neighbouring tensors differ, or for entries that are
+    complex or not finite.
     """
 
     tensors: tuple[np.ndarray, ...]
@@ -53,6 +55,16 @@ class DiagonalMPO:
                 raise ValueError(
                     f"the tensor of site {site} must have axes (left, 2, right) with left={right}, "
                     f"got shape {tensor.shape}"
+                )
+            if np.iscomplexobj(tensor):
+                raise ValueError(
+                    f"the tensor of site {site} is complex ({tensor.dtype}); a DiagonalMPO is "
+                    "real: take the real part, or turn the phases of its bonds away first"
+                )
+            if not np.isfinite(tensor).all():
+                raise ValueError(
+                    f"the tensor of site {site} has entries that are not finite numbers; scale "
+                    "what it was made of, or look for NaN there"
                 )
             right = tensor.shape[2]
         if right != 1:
@@ -78,10 +90,18 @@ class DiagonalMPO:
     def values(
         self, bits: Integer[np.ndarray, "n_networks n_sites"]
     ) -> Float[np.ndarray, " n_networks"]:
-        """The operator's entries at bitstrings, in float64."""
+        """The operator's entries at bitstrings, in float64.
+
+        **Raises:** `ValueError` unless every bit is 0 or 1, one column per site.
+        """
         if bits.ndim != 2 or bits.shape[1] != self.n_sites:
             raise ValueError(
                 f"bits must have one column per site ({self.n_sites}), got shape {bits.shape}"
+            )
+        if not ((bits == 0) | (bits == 1)).all():
+            raise ValueError(
+                f"bits must be 0 or 1, got values from {bits.min()} to {bits.max()}; a spin s of "
+                "-1 or 1 is the bit (1 - s) / 2"
             )
         vectors = np.ones((len(bits), 1))
         logs = np.zeros(len(bits))
@@ -203,10 +223,10 @@ def compress(
       as far as `max_bond` allows; every cut may use an equal share of its square.
     - `probabilities`: that each bit is 1, the metric's product distribution; uniform if left out.
 
-    **Raises:** `ValueError` for a `max_bond` under 1, a negative tolerance or probabilities that
-    do not fit.
+    **Raises:** `ValueError` for a `max_bond` that is no whole number from 1 on, a negative
+    tolerance, probabilities that do not fit, or an operator whose norm is no float64.
     """
-    _check_truncation(max_bond, tolerance)
+    check_truncation(max_bond, tolerance)
     n_sites = mpo.n_sites
     roots = np.sqrt(metric_weights(probabilities, n_sites))
     tensors = [
@@ -221,10 +241,12 @@ def compress(
         scale = float(np.abs(rest).max()) or 1.0
         log += np.log(scale)
         tensors[site + 1] = np.tensordot(rest / scale, tensors[site + 1], axes=1)
-    scale = float(np.abs(tensors[-1]).max()) or 1.0
-    tensors[-1] = tensors[-1] / scale
-    total = np.exp(log + np.log(scale))
-    share = tolerance / total / np.sqrt(max(n_sites - 1, 1)) if total > 0 else 0.0
+    scale = float(np.abs(tensors[-1]).max())
+    total = 1.0  # of the operator that is zero
+    if scale:
+        tensors[-1] = tensors[-1] / scale
+        total = _representable(log + np.log(scale))
+    share = tolerance / total / np.sqrt(max(n_sites - 1, 1))
     discarded = np.zeros(max(n_sites - 1, 0))
     kept_values: list[np.ndarray] = [np.zeros(0)] * max(n_sites - 1, 0)
     for site in range(n_sites - 1, 0, -1):
@@ -249,7 +271,7 @@ def from_diagonal(
     probabilities: Float[np.ndarray, " n_sites"] | None = None,
 ) -> Compressed:
     """The operator with the given 2^N entries, by a singular value decomposition at every cut."""
-    _check_truncation(max_bond, tolerance)
+    check_truncation(max_bond, tolerance)
     n_sites = len(entries).bit_length() - 1
     if n_sites < 1 or len(entries) != 2**n_sites:
         raise ValueError(f"the number of entries must be a power of two, got {len(entries)}")
@@ -361,11 +383,33 @@ def metric_weights(
     return np.stack([1 - ones, ones], axis=1)
 
 
-def _check_truncation(max_bond: int | None, tolerance: float) -> None:
+def check_truncation(max_bond: int | None, tolerance: float) -> None:
+    """What bounds a truncation.
+
+    **Raises:** `ValueError` for a `max_bond` that is no whole number from 1 on, or a negative
+    tolerance.
+    """
+    if max_bond is not None and not isinstance(max_bond, numbers.Integral):
+        raise ValueError(f"max_bond must be a whole number, got {max_bond!r}")
     if max_bond is not None and max_bond < 1:
         raise ValueError(f"max_bond must be at least 1, got {max_bond}")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
+
+
+def _representable(log: float) -> float:
+    """exp(log), a float64 that is neither infinite nor zero.
+
+    **Raises:** `ValueError` where there is none.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        value = float(np.exp(log))
+    if not 0 < value < np.inf:
+        raise ValueError(
+            f"the operator's norm is about 10^{log / np.log(10):.0f}, which no float64 holds; "
+            "multiply it by a factor that brings its entries near 1"
+        )
+    return value
 
 
 def around_state(ones: Float[np.ndarray, " n_sites"]) -> Float[np.ndarray, " n_sites"]:

@@ -76,6 +76,19 @@ class PhaseTerms:
             totals += coefficient.real @ np.cos(phases) - coefficient.imag @ np.sin(phases)
         return totals
 
+    def fitting(self, memory: int, term_bytes: int) -> int:
+        """How many terms of `term_bytes` each `memory` holds.
+
+        **Raises:** `ValueError` if those of the longest row are more.
+        """
+        least = int(np.bincount(self.row).max()) * term_bytes
+        if memory < least:
+            raise ValueError(
+                f"memory must hold the terms of one example, at least {least} bytes at this "
+                f"max_bond, got {memory}; raise it or lower max_bond"
+            )
+        return memory // term_bytes
+
     def split(self, n_terms: int) -> Iterator[PhaseTerms]:
         """Sums of at most about `n_terms` terms of whole rows that add up to this one."""
         n_rows = len(self.example)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..operator_plots import plot_bond_profile, plot_singular_values
-from ..operators import CutSpectrum
+from ..operators import CutSpectrum, further_truncation, other_data
 from ..plots import plot_losses, plot_pauli_weights, plot_success
 from ..success import loss_histogram
 from .curves import BLUE, GREEN, RED, draw_curves
@@ -214,6 +214,7 @@ def compile_summary(found: Mapping[str, Any]) -> Html:
             ("compression", number(own["seconds"], ".3g", "s")),
             ("all of the last start", number(found.get("total_seconds"), ".3g", "s")),
             ("state of", (found.get("state") or {}).get("folder")),
+            ("state trained on", "other data" if other_data(found) else None),
         ]
     )
 
@@ -339,7 +340,7 @@ def _error_figure(
     names = list(rows[0]["measured"])
     columns: dict[str, Any] = {
         "bond": bonds,
-        "truncation in the metric": np.array([row["truncation_error"] for row in rows]),
+        "further truncation, in the metric": np.array([further_truncation(row) for row in rows]),
     }
     curves = []
     for name, color in zip(names, (BLUE, RED, GREEN), strict=False):
