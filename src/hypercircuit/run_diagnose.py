@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ._files import write_atomically, write_text
+from ._files import read_json, write_atomically, write_text
 from ._threads import one_lapack_thread
 from ._types import Angles
 from .circuit import Ansatz
@@ -48,9 +48,11 @@ def diagnostics_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
     - `folder`: of the run.
     - `result`: what its result.json holds.
+
+    **Raises:** `ValueError` if diagnostics.json is broken.
     """
     file = folder / "diagnostics.json"
-    later = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    later = read_json(file) if file.exists() else {}
     return {**(result.get("diagnostics") or {}), **later}
 
 

@@ -277,8 +277,6 @@ def _status(state: MemberState, source: _Folder) -> tuple[str, str]:
     if state.status in ("finished", "unknown"):
         return state.status, state.message
     if state.status == "waiting":
-        if source.has("result.json"):
-            return "unknown", "result.json does not say how the run ended"
         if not saved:
             return "not begun", "the folder has settings and no results"
         return "unfinished", f"{saved}; running now, or ended without a word"
