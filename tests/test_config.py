@@ -449,6 +449,20 @@ def test_wrong_activations(hidden: list, activation: object, message: str):
             {"data": {"n_train": 60_001, "validation": "none"}},
             "data.n_train must be at most the 60000 training examples of data.source='mnist', got",
         ),
+        (
+            {
+                "data": POINTS,
+                "network": {"outputs": 1},
+                "loss": {"kind": "logistic"},
+                "circuit": {"depth": 30},
+            },
+            "GiB; lower circuit.depth=30, or set state.engine='truncated' and state.max_bond, such",
+        ),
+        (
+            {"data": {"path": "x"}, "circuit": {"depth": 24}},
+            "the exact state of depth 24 has a bond of 2048 between cells of two qubits and takes",
+        ),
+        ({"circuit": {"depth": 12}}, "of two qubits and takes at least 184 GiB for 7850 qubits"),
     ],
 )
 def test_values_that_contradict_each_other(values: dict, message: str):
@@ -465,6 +479,9 @@ def test_values_that_contradict_each_other(values: dict, message: str):
         {"network": {"choices": MANY_CHOICES}, "energy": {"kind": "sampled"}},
         {"data": POINTS, "network": {"hidden": [2], "outputs": 1}, "loss": {"kind": "zero-one"}},
         {"data": {"n_train": 60_000, "validation": "none"}},
+        {"circuit": {"depth": 8}},
+        {"circuit": {"depth": 30}, "state": {"engine": "truncated"}},
+        {"data": POINTS | {"n_train": 0}, "train": {"batch_size": 5}, "circuit": {"depth": 12}},
         {"data": {"path": "x", "n_train": 99_999, "n_validation": 70_000}},
         {
             "data": {"path": "x"},
