@@ -24,4 +24,7 @@ from .sampled import (
     mean_of as mean_of,
     sampled_energy as sampled_energy,
 )
-from .trajectories import trajectory_energy as trajectory_energy
+from .trajectories import (
+    too_few_trajectories as too_few_trajectories,
+    trajectory_energy as trajectory_energy,
+)
