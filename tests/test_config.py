@@ -4,11 +4,14 @@ import dataclasses
 import json
 import pickle
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from hypercircuit.config import Config, ConfigError, DataConfig, TrainConfig, load_config
+from hypercircuit.config.values import fold_lists
 
 EXPERIMENT = """
 [data]
@@ -140,6 +143,25 @@ def test_path_replaces_the_source_of_a_lower_layer(tmp_path: Path):
     assert back == config
     with refuses("data.source is used only without data.path, got data.source='gaussians' and"):
         load_config(path, ["data.source=gaussians", "data.path=/c.npz"])
+
+
+def test_short_lists_stand_on_one_line(tmp_path: Path):
+    tricky = ["a[", "], ", "x = [\n1,\n]"]
+    options = [[-1.0, 1.0], [0.0, 1.0]]
+    values = {
+        "data": {"path": "/x", "downsample": "pick", "rows": [1, 3], "columns": list(range(80))},
+        "network": {"choices": [{"set": "encoding", "options": options, "name": tricky[2]}]},
+        "optimiser": {"options": {"b1": 0.5, "tricky": tricky, "nested": [[], [[1], [2, 3]]]}},
+    }
+    text = fold_lists(tomli_w.dumps(values))
+    assert tomllib.loads(text) == values
+    assert "rows = [1, 3]\n" in text
+    assert "columns = [\n    0,\n" in text
+    assert "nested = [[], [[1], [2, 3]]]\n" in text
+    del values["optimiser"], values["network"]["choices"][0]["name"]
+    values["data"]["columns"] = [2]
+    config = Config.from_dict(values | {"network": {"hidden": [3], "outputs": 2}})
+    assert "hidden = [3]\n" in config.to_toml()
 
 
 def test_resolved_config_is_read_back(experiment: Path, tmp_path: Path):

@@ -525,7 +525,7 @@ def _sweep_page(folder: Path) -> Page:
         paragraph(
             "Of every run, before the settings of the sweep: ", tag("code", base.get("config"))
         ),
-        details("The file", preformatted(str(base.get("text", "")))),
+        details("The file", preformatted(str(base.get("text", ""))), printed=False),
     )
     _add_versions(page, record)
     return page
@@ -557,7 +557,7 @@ def _add_config(page: Page, source: _Folder, config: Config | None) -> None:
             blocks.append(paragraph("Every setting is the default."))
     whole = source.text("config.toml")
     if whole is not None:
-        blocks.append(details("config.toml, every setting", preformatted(whole)))
+        blocks.append(details("config.toml, every setting", preformatted(whole), printed=False))
     page.add("Configuration", *blocks)
 
 
