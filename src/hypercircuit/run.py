@@ -69,6 +69,7 @@ from .methods import (
     configured_energy,
     configured_optimiser,
     configured_penalty,
+    warn_of_start,
 )
 from .problem import (
     Problem,
@@ -241,6 +242,7 @@ def _train(
         f"energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
+    warn_of_start(config, circuit, hamiltonian.n_qubits, report)
     trained = train(
         hamiltonian,
         circuit,
