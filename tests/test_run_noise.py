@@ -229,15 +229,20 @@ def test_many_qubits_have_the_exact_energy(
 ):
     monkeypatch.setattr("hypercircuit.run_noise.MAX_QUBITS", 4)
     chosen, angles = finished_run(tmp_path / "run", config, "circuit.depth=3")
-    result = noise_run(tmp_path / "run", [20.0, 0.0], readout=0.05, report=silent)
+    options = {"readout": 0.05, "trajectories": 200, "out": tmp_path / "noise"}
+    result = noise_run(tmp_path / "run", [20.0, 0.0], **options, report=silent)
+    (check,) = result["trajectories"]
+    assert abs(check["energy"] - check["exact"]) < 4.5 * check["standard_error"]
+    assert check["exact"] == result["rows"][1]["energy"]
     assert result["method"] == "exact in the doubled picture"
     expected = oracle_energies(chosen, angles, [(0.0, 0.0, 0.05), (0.02, 0.075, 0.05)])
     found = np.array([row["energy"] for row in result["rows"]])
     assert [row["multiplier"] for row in result["rows"]] == [0, 20]
     np.testing.assert_allclose(found, expected, atol=3e-6)
     assert "best_probability" not in result["rows"][0]
-    assert (tmp_path / "run" / "noise.png").stat().st_size > 5_000
-    page = report_run(tmp_path / "run", out=tmp_path / "page.html", report=silent).read_text()
+    assert result["rows"][0]["energy_standard_error"] is None
+    assert (tmp_path / "noise" / "noise.png").stat().st_size > 5_000
+    page = report_run(tmp_path / "noise", report=silent).read_text()
     assert "exact in the doubled picture" in page
 
 

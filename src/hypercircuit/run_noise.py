@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from ._files import read_json, write_text
 from ._threads import one_lapack_thread
@@ -30,7 +31,9 @@ from .circuit import Brickwork, Noise, Noisy, Truncated
 from .config import Config, ConfigError
 from .energy import (
     Exact,
+    PreparedEnergy,
     Statevector,
+    erring_share,
     sampled_energy,
     too_few_trajectories,
     trajectory_energy,
@@ -184,26 +187,11 @@ def _counted(
             prepared = Statevector().prepare(
                 hamiltonian, circuit, batch_size=hamiltonian.n_examples, dtype=np.float64
             )
-            noisy = _noisy(circuit, noise, multipliers[-1])
-            state, key = jax.numpy.asarray(params[0]), jax.random.key(config.train.seed)
-            mean = trajectory_energy(prepared, noisy, state, key, trajectories)
-            checks.append(
-                {
-                    "depth": depth,
-                    "multiplier": float(multipliers[-1]),
-                    "trajectories": trajectories,
-                    "energy": float(mean.value),
-                    "standard_error": float(mean.standard_error),
-                    "exact": float(found.energies[-1, 0]),
-                }
-            )
-            report(
-                f"depth {depth}, first state at p = {multipliers[-1]:g}: "
-                f"{checks[-1]['exact']:.5f}, {trajectories} trajectories {mean.value:.5f} +- "
-                f"{mean.standard_error:.5f}"
-            )
-            few = too_few_trajectories(noisy, params.shape[2], trajectories)
-            warnings += [f"depth {depth}: {few}"] * bool(few)
+            noisy, exact = _noisy(circuit, noise, multipliers[-1]), float(found.energies[-1, 0])
+            key = jax.random.key(config.train.seed)
+            check, few = _check(prepared, noisy, params[0], key, trajectories, exact, report)
+            checks.append(check | {"multiplier": float(multipliers[-1])})
+            warnings += few
     return {
         "method": "every network counted in the exact mixed state",
         "n_examples": hamiltonian.n_examples,
@@ -230,50 +218,53 @@ def _energies(
     """Energies alone, in the way that the circuit and the loss allow."""
     n_examples, n_qubits = hamiltonian.n_examples, hamiltonian.n_qubits
     size, dtype = min(_BATCH, n_examples), np.dtype(config.train.precision)
-    key, rows, warnings = jax.random.key(config.train.seed), [], []
-    method = ""
+    key = jax.random.key(config.train.seed)
+    rows, methods, checks, warnings = [], [], [], []
     for depth, params in states:
         circuit = Brickwork(depth, config.circuit.rotations)
         largest = _noisy(circuit, noise, multipliers[-1])
         method, reason = _method(config, hamiltonian, largest, dtype)
+        methods.append(method)
         report(f"now the energies of {n_examples} examples at depth {depth}: {method}{reason}")
         errors = None
         if method == MIXED:
             prepared = Exact().prepare(hamiltonian, largest, batch_size=size, dtype=dtype)
             energies = mixed_energies(prepared, circuit, params, noise, multipliers)
+            if trajectories:
+                pure = Exact().prepare(hamiltonian, circuit, batch_size=size, dtype=dtype)
+                exact = float(energies[-1, 0])
+                check, few = _check(pure, largest, params[0], key, trajectories, exact, report)
+                checks.append(check | {"multiplier": float(multipliers[-1])})
+                warnings += few
         else:
             energies, errors = np.zeros((2, len(multipliers), len(params)))
-            chain: Any = circuit
-            if config.state.engine == "truncated":
-                state = config.state
-                chain = Truncated(circuit, state.max_bond, state.cutoff, state.scheme)
+            chain, n_drawn = _chain(config, circuit), trajectories or TRAJECTORIES
             if method == TRAJECTORIES_OF:
                 prepared = Exact().prepare(hamiltonian, chain, batch_size=size, dtype=dtype)
             for row, multiplier in enumerate(multipliers):
                 noisy = _noisy(circuit, noise, multiplier)
-                n_drawn = trajectories or TRAJECTORIES
                 for column, own in enumerate(jax.numpy.asarray(params)):
                     if method == TRAJECTORIES_OF:
-                        mean = trajectory_energy(
-                            prepared, noisy, own, key, n_drawn, at_once=_AT_ONCE
-                        )
+                        # Without errors all of them are the same.
+                        n = n_drawn if erring_share(noisy, n_qubits) else 2
+                        mean = trajectory_energy(prepared, noisy, own, key, n, at_once=_AT_ONCE)
                     else:
-                        mean = sampled_energy(
-                            hamiltonian, noisy, own, key, config.decode.energy_samples
-                        )
+                        n = config.decode.energy_samples
+                        mean = sampled_energy(hamiltonian, noisy, own, key, n)
                     energies[row, column] = mean.value
                     errors[row, column] = mean.standard_error
-                few = too_few_trajectories(noisy, n_qubits, n_drawn)
-                if few and method == TRAJECTORIES_OF:
-                    warnings.append(f"depth {depth}, p = {multiplier:g}: {few}")
+                few_of = too_few_trajectories(noisy, n_qubits, n_drawn)
+                if few_of and method == TRAJECTORIES_OF:
+                    warnings.append(f"depth {depth}, p = {multiplier:g}: {few_of}")
         rows += _energy_rows(depth, multipliers, energies, errors)
         _report_depth(rows[-len(multipliers) :], report)
+    drawn = TRAJECTORIES_OF in methods
     return {
-        "method": method,
+        "method": "; ".join(dict.fromkeys(methods)),
         "n_examples": n_examples,
-        "n_trajectories": (trajectories or TRAJECTORIES) if method == TRAJECTORIES_OF else None,
+        "n_trajectories": (trajectories or TRAJECTORIES) if drawn else None,
         "rows": rows,
-        "trajectories": [],
+        "trajectories": checks,
         "warnings": warnings,
     }
 
@@ -281,6 +272,41 @@ def _energies(
 MIXED = "exact in the doubled picture"
 TRAJECTORIES_OF = "means over trajectories"
 SAMPLES_OF = "means over samples of the exact mixed state"
+
+
+def _chain(config: Config, circuit: Brickwork) -> Any:
+    state = config.state
+    if state.engine == "exact":
+        return circuit
+    return Truncated(circuit, state.max_bond, state.cutoff, state.scheme)
+
+
+def _check(
+    prepared: PreparedEnergy,
+    noisy: Noisy,
+    params: np.ndarray,
+    key: PRNGKeyArray,
+    trajectories: int,
+    exact: float,
+    report: Report,
+) -> tuple[dict[str, Any], list[str]]:
+    """The mean of trajectories beside the exact energy, and a warning where they are few."""
+    depth, n_qubits, _ = params.shape
+    angles = jax.numpy.asarray(params)
+    mean = trajectory_energy(prepared, noisy, angles, key, trajectories, at_once=_AT_ONCE)
+    report(
+        f"depth {depth}, first state at the largest p: {exact:.5f}, {trajectories} trajectories "
+        f"{mean.value:.5f} +- {mean.standard_error:.5f}"
+    )
+    few = too_few_trajectories(noisy, n_qubits, trajectories)
+    check = {
+        "depth": depth,
+        "trajectories": trajectories,
+        "energy": float(mean.value),
+        "standard_error": float(mean.standard_error),
+        "exact": exact,
+    }
+    return check, [f"depth {depth}: {few}"] if few else []
 
 
 def _method(
@@ -292,8 +318,8 @@ def _method(
     """
     state = config.state
     if state.engine == "truncated":
-        chain: Any = Truncated(largest.circuit, state.max_bond, state.cutoff, state.scheme)
-        inexact, why = why_not_exact(hamiltonian, chain), "the run's states are truncated"
+        inexact = why_not_exact(hamiltonian, _chain(config, largest.circuit))
+        why = "the run's states are truncated"
         remedy = "lower state.max_bond, or train with state.engine='exact' and circuit.depth=8"
     else:
         inexact = why_not_exact(hamiltonian, largest)
@@ -340,9 +366,8 @@ def _energy_rows(
             "energy_low": float(values.min()),
             "energy_high": float(values.max()),
         }
-        if errors is not None:
-            # Not that of independent draws: every state has the same ones.
-            row["energy_standard_error"] = float(errors[number].mean())
+        # Not that of independent draws: every state has the same ones. None of an exact energy.
+        row["energy_standard_error"] = None if errors is None else float(errors[number].mean())
         rows.append(row)
     return rows
 
@@ -359,7 +384,8 @@ def noise_table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         line = f"{row['depth']:>5}{row['states']:>8}{row['multiplier']:>7.3g}{row['energy']:>11.5f}"
         if "energy_standard_error" in row:
-            line += f"{row['energy_standard_error']:>10.1e}"
+            error = row["energy_standard_error"]
+            line += f"{'exact':>10}" if error is None else f"{error:>10.1e}"
         if "best_probability" in row:
             line += f"{100 * row['best_probability']:>13.2f} %{100 * row['accuracy']:>9.2f} %"
         lines.append(line)

@@ -25,6 +25,7 @@ from .sampled import (
     sampled_energy as sampled_energy,
 )
 from .trajectories import (
+    erring_share as erring_share,
     too_few_trajectories as too_few_trajectories,
     trajectory_energy as trajectory_energy,
 )

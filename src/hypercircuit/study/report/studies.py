@@ -418,8 +418,9 @@ def noise(page: Page, found: Mapping[str, Any]) -> Html | None:
         if name not in rows[0]:
             continue
         spread: dict[str, Any] = {}
-        if name == "energy" and rows[0].get("energy_standard_error") is not None:
-            spread = {"standard error": np.array([row["energy_standard_error"] for row in rows])}
+        errors = [row.get("energy_standard_error") for row in rows]
+        if name == "energy" and any(error is not None for error in errors):
+            spread = {"standard error": np.array(errors, np.float64)}
         curves = []
         for at, depth in enumerate(depths):
             own = [row for row in rows if row["depth"] == depth]
