@@ -587,3 +587,57 @@ def truncated_brickwork(angles, max_bond, cutoff=0.0, exact_layers=0):
     for tensor in sites:
         state = np.tensordot(state, tensor, 1).reshape(-1, tensor.shape[2])
     return state[:, 0] / np.linalg.norm(state), discarded
+
+
+def parallel_brickwork(angles, max_bond, exact_layers):
+    """Return the state of all pairs of a layer truncated at once, and what was thrown away.
+
+    Right isometries B and the Schmidt values to the left of every pair. The two B of a pair are
+    joined and take the CX; the right vectors of that times the Schmidt values, cut to the largest
+    singular values, are the new B on the right, the joined tensor projected on them the one on the
+    left, and the singular values are those left of the pairs of the next layer.
+
+    Args:
+        angles: as for `brickwork_statevector`.
+        max_bond: singular values that are kept at most.
+        exact_layers: so many layers are made by a statevector, whose bonds must fit `max_bond`.
+
+    Returns:
+        The normalised state, shape (2**n_qubits,), and the shares of the squared norm that were
+        thrown away, shape (depth, n_qubits - 1).
+    """
+    depth, n_qubits, _ = angles.shape
+    psi = brickwork_statevector(angles[:exact_layers])
+    sites, schmidt = [], {0: np.ones(1)}
+    rest = psi.reshape(-1, 1)
+    for site in reversed(range(n_qubits)):
+        right = rest.shape[1]
+        u, values, v = np.linalg.svd(rest.reshape(2**site, 2 * right), full_matrices=False)
+        rank = max(1, int(np.sum(values > 1e-12)))
+        schmidt[site] = values[:rank]
+        sites.insert(0, v[:rank].reshape(rank, 2, right))
+        rest = u[:, :rank] * values[:rank]
+    discarded = np.zeros((depth, n_qubits - 1))
+    for layer in range(exact_layers + 1, depth + 1):
+        found = {0: np.ones(1)}
+        for site in range(layer % 2, n_qubits - 1, 2):
+            joined = np.tensordot(sites[site], sites[site + 1], 1)
+            left, _, _, right = joined.shape
+            joined = np.einsum("abst,lstr->labr", CX.reshape(2, 2, 2, 2), joined)
+            joined = joined.reshape(left, 2, 2 * right)
+            weighted = np.einsum("l,lsx->lsx", schmidt[site], joined).reshape(2 * left, 2 * right)
+            _, values, v = np.linalg.svd(weighted, full_matrices=False)
+            weights = values**2 / np.sum(values**2)
+            rank = min(max_bond, len(values))
+            discarded[layer - 1, site] = np.sum(weights[rank:])
+            sites[site] = joined @ v[:rank].conj().T
+            sites[site + 1] = v[:rank].reshape(rank, 2, right)
+            found[site + 1] = values[:rank] / np.linalg.norm(values[:rank])
+        schmidt = found
+        for site, (theta, phi) in enumerate(angles[layer - 1]):
+            gate = rotation(PAULI_Z, phi) @ rotation(PAULI_Y, theta)
+            sites[site] = np.einsum("st,ltr->lsr", gate, sites[site])
+    state = np.ones((1, 1))
+    for site in sites:
+        state = np.tensordot(state, site, 1).reshape(-1, site.shape[2])
+    return state[:, 0] / np.linalg.norm(state), discarded

@@ -4,11 +4,14 @@ import dataclasses
 import json
 import pickle
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from hypercircuit.config import Config, ConfigError, DataConfig, TrainConfig, load_config
+from hypercircuit.config.values import fold_lists
 
 EXPERIMENT = """
 [data]
@@ -140,6 +143,25 @@ def test_path_replaces_the_source_of_a_lower_layer(tmp_path: Path):
     assert back == config
     with refuses("data.source is used only without data.path, got data.source='gaussians' and"):
         load_config(path, ["data.source=gaussians", "data.path=/c.npz"])
+
+
+def test_short_lists_stand_on_one_line(tmp_path: Path):
+    tricky = ["a[", "], ", "x = [\n1,\n]"]
+    options = [[-1.0, 1.0], [0.0, 1.0]]
+    values = {
+        "data": {"path": "/x", "downsample": "pick", "rows": [1, 3], "columns": list(range(80))},
+        "network": {"choices": [{"set": "encoding", "options": options, "name": tricky[2]}]},
+        "optimiser": {"options": {"b1": 0.5, "tricky": tricky, "nested": [[], [[1], [2, 3]]]}},
+    }
+    text = fold_lists(tomli_w.dumps(values))
+    assert tomllib.loads(text) == values
+    assert "rows = [1, 3]\n" in text
+    assert "columns = [\n    0,\n" in text
+    assert "nested = [[], [[1], [2, 3]]]\n" in text
+    del values["optimiser"], values["network"]["choices"][0]["name"]
+    values["data"]["columns"] = [2]
+    config = Config.from_dict(values | {"network": {"hidden": [3], "outputs": 2}})
+    assert "hidden = [3]\n" in config.to_toml()
 
 
 def test_resolved_config_is_read_back(experiment: Path, tmp_path: Path):
@@ -449,6 +471,20 @@ def test_wrong_activations(hidden: list, activation: object, message: str):
             {"data": {"n_train": 60_001, "validation": "none"}},
             "data.n_train must be at most the 60000 training examples of data.source='mnist', got",
         ),
+        (
+            {
+                "data": POINTS,
+                "network": {"outputs": 1},
+                "loss": {"kind": "logistic"},
+                "circuit": {"depth": 30},
+            },
+            "GiB; lower circuit.depth=30, or set state.engine='truncated' and state.max_bond, such",
+        ),
+        (
+            {"data": {"path": "x"}, "circuit": {"depth": 24}},
+            "the exact state of depth 24 has a bond of 2048 between cells of two qubits and takes",
+        ),
+        ({"circuit": {"depth": 12}}, "of two qubits and takes at least 184 GiB for 7850 qubits"),
     ],
 )
 def test_values_that_contradict_each_other(values: dict, message: str):
@@ -465,6 +501,9 @@ def test_values_that_contradict_each_other(values: dict, message: str):
         {"network": {"choices": MANY_CHOICES}, "energy": {"kind": "sampled"}},
         {"data": POINTS, "network": {"hidden": [2], "outputs": 1}, "loss": {"kind": "zero-one"}},
         {"data": {"n_train": 60_000, "validation": "none"}},
+        {"circuit": {"depth": 8}},
+        {"circuit": {"depth": 30}, "state": {"engine": "truncated"}},
+        {"data": POINTS | {"n_train": 0}, "train": {"batch_size": 5}, "circuit": {"depth": 12}},
         {"data": {"path": "x", "n_train": 99_999, "n_validation": 70_000}},
         {
             "data": {"path": "x"},

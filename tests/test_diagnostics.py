@@ -19,6 +19,7 @@ from hypercircuit import (
     compile_loss,
     encoding_choice,
 )
+from hypercircuit.circuit import Truncated
 from hypercircuit.state import from_tensors, prepare_state
 from hypercircuit.state.diagnostics import (
     correlation_decay,
@@ -26,8 +27,8 @@ from hypercircuit.state.diagnostics import (
     mutual_information,
     pair_information,
 )
-from hypercircuit.study import diagnose
-from hypercircuit.study.diagnostics_plots import plot_entropy
+from hypercircuit.study import diagnose, discarded_weights
+from hypercircuit.study.diagnostics_plots import above_rounding, plot_entropy, schmidt_curves
 
 N, DEPTH = 9, 4
 
@@ -152,6 +153,29 @@ def test_architecture_of_network_and_neurons(own: bool):
 
 
 def test_figure_of_a_state_whose_correlations_do_not_fall(tmp_path: Path):
-    arrays = {"entropy": np.array([0.1, 0.2]), "correlations": np.array([1.0, 0.5, 0.5])}
+    arrays = {
+        "entropy": np.array([0.1, 0.2]),
+        "correlations": np.array([1.0, 0.5, 0.5]),
+        "spectrum": np.array([[1.0, 0.0], [0.8, 0.6]]),
+    }
     plot_entropy({"correlation_length": None}, arrays, tmp_path / "entropy.png")
     assert (tmp_path / "entropy.png").stat().st_size > 1000
+
+
+def test_rounding_is_not_drawn():
+    spectrum = np.zeros((3, 6))
+    spectrum[:, :4] = [[1.0, 0.0, 0.0, 0.0], [0.8, 0.6, 1e-9, 0.0], [0.9, 0.4, 0.15, 1e-3]]
+    curves = schmidt_curves(spectrum)
+    assert list(curves) == [1, 2, 3, 4]
+    np.testing.assert_allclose(curves[2], [np.nan, 0.6, 0.4])
+    np.testing.assert_allclose(curves[3], [np.nan, np.nan, 0.15])
+    np.testing.assert_allclose(above_rounding(np.array([1e-36, 0.0, 1e-9])), [np.nan, np.nan, 1e-9])
+
+
+def test_weights_of_parallel_truncation_are_estimates():
+    circuit = Brickwork(5)
+    angles = circuit.init(jax.random.key(1), 6, how="uniform")
+    for scheme, word in (("sweep", "exact"), ("parallel", "estimated")):
+        found = discarded_weights(Truncated(circuit, 2, scheme=scheme), angles)
+        assert found["discarded_weight_is"] == word
+        assert found["discarded_weight"] > 0

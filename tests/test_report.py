@@ -332,6 +332,7 @@ def test_diagnostics_are_shown_and_their_error_counts(run: Path, tmp_path: Path)
     np.savez(
         folder / "diagnostics.npz",
         entropy=entropy,
+        spectrum=np.array([[1.0, 0.0, 0.0], [0.9, 0.4, 0.17], [0.97, 0.2, 1e-12]]),
         correlations=np.array([1.0, 0.1, 0.01]),
         discarded=np.array([[0, 1e-3, 0], [1e-5, 0, 0]]),
         mutual_information=np.array([0.3, 0.01, 0.0, 0.02]),
@@ -341,6 +342,7 @@ def test_diagnostics_are_shown_and_their_error_counts(run: Path, tmp_path: Path)
         "energy_error_from": "the exact state",
         "compared_examples": 17,
         "discarded_weight": 0.00101,
+        "discarded_weight_is": "estimated",
         "correlation_length": 0.5,
     }
     (folder / "diagnostics.json").write_text(json.dumps(numbers))
@@ -348,6 +350,8 @@ def test_diagnostics_are_shown_and_their_error_counts(run: Path, tmp_path: Path)
     found = tree(path)
     assert "from the exact state, 17 examples" in found.text
     assert "diagnostics.npz" in found.text
+    assert "Schmidt spectrum" in found.text
+    assert "discarded weight in all (an estimate)" in found.text
     assert {"0.00321", "0.625"} <= {each["value"] for each in found.all("data")}
     assert "Losses of sampled networks" not in found.text
 
@@ -539,4 +543,9 @@ def test_browser_prints_the_page(chromium: str, page: Path, tmp_path: Path):
     content = file.read_bytes()
     assert content.startswith(b"%PDF")
     pages = len(re.findall(rb"/Type\s*/Page\b", content))
-    assert 3 <= pages <= 25
+    assert 3 <= pages <= 12
+    # What is folded away for good, such as the whole configuration, fills no paper.
+    opened = tmp_path / "opened.html"
+    opened.write_text(page.read_text().replace('class="unprinted"', ""))
+    browse(chromium, tmp_path, opened, f"--print-to-pdf={file}", "--no-pdf-header-footer")
+    assert len(re.findall(rb"/Type\s*/Page\b", file.read_bytes())) > pages

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import oracles
+from hypercircuit.circuit import Brickwork, Truncated
 from hypercircuit.cli import main
 from hypercircuit.config import Config, ConfigError, load_config
+from hypercircuit.methods import warn_of_start
 from hypercircuit.problem import build_problem, load_splits
 from hypercircuit.run import evaluate_run, sample_run, train_run
 from hypercircuit.run_diagnose import diagnostics_of
@@ -74,6 +76,26 @@ def changed(**sections: dict) -> Config:
 def data_config(**values: object) -> Config:
     """The whole MNIST with its images changed, for a squared error that any size fits."""
     return Config.from_dict({"data": values, "train": {"batch_size": 1}})
+
+
+@pytest.mark.parametrize(
+    ("scale", "max_bond", "words"),
+    [
+        (0.0, 2, "warning: circuit.init_scale=0 starts at a product state, where the gradient of"),
+        (0.0, 4, ""),
+        (0.1, 2, ""),
+    ],
+)
+def test_start_without_the_exact_gradient_is_warned_of(scale: float, max_bond: int, words: str):
+    """Bond 2 truncates from layer 4 on, bond 4 not before layer 6."""
+    config = changed(circuit={"depth": 5, "init_scale": scale}, state={"engine": "truncated"})
+    said: list[str] = []
+    warn_of_start(config, Truncated(Brickwork(5), max_bond), 10, said.append)
+    assert len(said) == bool(words)
+    if words:
+        assert said[0].startswith(words)
+        assert "truncating layers 4 to 5 may miss" in said[0]
+        assert "set circuit.init_scale above 0" in said[0]
 
 
 @pytest.fixture(scope="module")
@@ -532,11 +554,13 @@ def test_diagnostics_are_files_of_the_run(tmp_path: Path):
         train={"steps": 2, "evaluate_every": 2, "checkpoint_every": 2},
     )
     result = train_run(config, tmp_path, report=lambda _: None)
-    assert set(result["diagnostics"]) == {"discarded_weight", "max_discarded_weight"}
+    weights = {"discarded_weight", "max_discarded_weight"}
+    assert set(result["diagnostics"]) == {*weights, "discarded_weight_is"}
+    assert result["diagnostics"]["discarded_weight_is"] == "exact"
     assert main(["diagnose", str(tmp_path)]) == 0
     numbers = json.loads((tmp_path / "diagnostics.json").read_text())
-    for name, weight in result["diagnostics"].items():
-        assert 0 < weight == pytest.approx(numbers[name], rel=1e-5)
+    for name in weights:
+        assert 0 < result["diagnostics"][name] == pytest.approx(numbers[name], rel=1e-5)
     assert numbers["energy_error_examples"] == result["energy_examples"]
     known = diagnostics_of(tmp_path, result)
     assert known == {**result["diagnostics"], **numbers}

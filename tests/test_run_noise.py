@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +19,12 @@ from hypercircuit.cli import main
 from hypercircuit.config import Config, ConfigError, load_config
 from hypercircuit.data import Dataset
 from hypercircuit.decode import exact_energy
+from hypercircuit.energy import too_few_trajectories
 from hypercircuit.hamiltonian import Logistic, compile_loss
 from hypercircuit.problem import build_problem
 from hypercircuit.run import summary
 from hypercircuit.run_noise import noise_run
+from hypercircuit.run_report import report_run
 from hypercircuit.study import every_accuracy, resilience
 
 CONFIG = """
@@ -197,7 +201,120 @@ def test_run_trained_with_noise(config: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["export", str(run), str(tmp_path / "c.qasm")]) == 0
 
 
+# ---------------------------------------------------------------- without counting networks
+
+
+def finished_run(folder: Path, config: Path, *settings: str) -> tuple[Config, np.ndarray]:
+    """A folder as `hypercircuit train` leaves it, as far as noise reads it, and its angles."""
+    chosen = load_config(config, settings)
+    circuit = Brickwork(chosen.circuit.depth, chosen.circuit.rotations)
+    angles = np.asarray(circuit.init(jax.random.key(3), 5, how="uniform"))
+    folder.mkdir()
+    (folder / "config.toml").write_text(chosen.to_toml())
+    (folder / "result.json").write_text('{"status": "finished"}')
+    np.savez(folder / "angles.npz", angles=angles)
+    return chosen, angles
+
+
+def oracle_energies(chosen: Config, angles: np.ndarray, rates: list[tuple]) -> np.ndarray:
+    problem = build_problem(chosen)
+    hamiltonian = compile_loss(problem.network, problem.splits.train, problem.loss, tolerance=1e-6)
+    pairs = [[], [(0, 1), (2, 3)], [(1, 2), (3, 4)]]
+    losses = hamiltonian.diagonal()
+    return np.array([oracles.noisy_probabilities(angles, pairs, *each) @ losses for each in rates])
+
+
+def test_many_qubits_have_the_exact_energy(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hypercircuit.run_noise.MAX_QUBITS", 4)
+    chosen, angles = finished_run(tmp_path / "run", config, "circuit.depth=3")
+    options = {"readout": 0.05, "trajectories": 200, "out": tmp_path / "noise"}
+    result = noise_run(tmp_path / "run", [20.0, 0.0], **options, report=silent)
+    (check,) = result["trajectories"]
+    assert abs(check["energy"] - check["exact"]) < 4.5 * check["standard_error"]
+    assert check["exact"] == result["rows"][1]["energy"]
+    assert result["method"] == "exact in the doubled picture"
+    expected = oracle_energies(chosen, angles, [(0.0, 0.0, 0.05), (0.02, 0.075, 0.05)])
+    found = np.array([row["energy"] for row in result["rows"]])
+    assert [row["multiplier"] for row in result["rows"]] == [0, 20]
+    np.testing.assert_allclose(found, expected, atol=3e-6)
+    assert "best_probability" not in result["rows"][0]
+    assert result["rows"][0]["energy_standard_error"] is None
+    assert (tmp_path / "noise" / "noise.png").stat().st_size > 5_000
+    page = report_run(tmp_path / "noise", report=silent).read_text()
+    assert "exact in the doubled picture" in page
+
+
+def test_truncated_runs_have_trajectories(config: Path, tmp_path: Path):
+    """At a bond that nothing is truncated to, the mean is the exact energy within its error."""
+    settings = (
+        "circuit.depth=3",
+        "state.engine=truncated",
+        "state.max_bond=4",
+        "energy.kind=exact",
+    )
+    chosen, angles = finished_run(tmp_path / "run", config, *settings)
+    result = noise_run(tmp_path / "run", [0.0, 20.0], trajectories=250, report=silent)
+    assert result["method"] == "means over trajectories"
+    expected = oracle_energies(chosen, angles, [(0.0, 0.0, 0.0), (0.02, 0.075, 0.0)])
+    calm, noisy = result["rows"]
+    assert calm["energy_standard_error"] < 1e-6
+    assert abs(calm["energy"] - expected[0]) < 3e-6
+    assert 0 < noisy["energy_standard_error"] < 0.1
+    assert abs(noisy["energy"] - expected[1]) < 4 * noisy["energy_standard_error"]
+    assert result["warnings"] == []
+    said: list[str] = []
+    result = noise_run(
+        tmp_path / "run",
+        [1.0],
+        trajectories=2,
+        examples=7,
+        out=tmp_path / "few",
+        report=said.append,
+    )
+    assert result["n_examples"] == 7
+    assert "about 0 of 2 trajectories have an error" in result["warnings"][0]
+    assert any(line.startswith("warning: depth 3, p = 1: about 0 of 2") for line in said)
+
+
+def test_rare_errors_need_many_trajectories():
+    """5 qubits of depth 3: 30 rotations and four CX."""
+    noisy = Noisy(Brickwork(3), Noise(0.01, 0.02, 0.03))
+    share = 1 - 0.99**30 * 0.98**4 * 0.97**5
+    needed = math.ceil(100 / share)
+    assert too_few_trajectories(noisy, 5, needed) == ""
+    assert f"take at least {needed} trajectories" in too_few_trajectories(noisy, 5, 50)
+    assert too_few_trajectories(Noisy(Brickwork(3), Noise()), 5, 2) == ""
+
+
 # ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        (
+            ["circuit.ansatz=free-mps", "energy.kind=exact"],
+            {},
+            "got a run with circuit.ansatz='free-mps'; train one with circuit.ansatz='brickwork'",
+        ),
+        ([], {"examples": 5}, "examples=5 is for more than 20 qubits and for truncated states"),
+        ([], {"examples": -1}, "examples must be at least 0, got -1; 0 is all of them"),
+        ([], {"trajectories": 1}, "trajectories must be 0 or at least 2, got 1; usual is 400"),
+        (
+            ["network.hidden=[2,2]", "state.engine=truncated", "energy.kind=sampled"],
+            {},
+            "lower state.max_bond, or train with state.engine='exact' and circuit.depth=8",
+        ),
+    ],
+)
+def test_runs_without_energies_under_noise_are_refused(
+    settings: list[str], options: dict, message: str, config: Path, tmp_path: Path
+):
+    finished_run(tmp_path / "run", config, *settings)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        noise_run(tmp_path / "run", [1.0], report=silent, **options)
 
 
 @pytest.mark.parametrize(

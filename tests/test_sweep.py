@@ -213,6 +213,28 @@ def test_members_fail_are_killed_and_resumed_alone(work: Path, capsys):
         ]
     assert run_member("out", 0) == "finished"  # at once: it has an answer
 
+    broken, missing, later, diagnosed = (member.folder for member in read_sweep("out"))
+    (broken / "result.json").write_text("{\n")
+    (missing / "result.json").unlink()
+    (diagnosed / "diagnostics.json").write_text("{")
+    capsys.readouterr()
+    assert main(["sweep", "status", "out"]) == 0
+    status = capsys.readouterr().out
+    assert "4 members: 2 finished, 2 failed" in status
+    assert f"{broken.name}  failed, saved at step 4, attempt 2\n" in status
+    assert f"{broken}/result.json cannot be read: Expecting property name" in status
+    assert f"{missing}/result.json is missing, though the run finished; run it again" in status
+    assert main(["compare", "out", "--axis", "train.seed"]) == 0
+    assert "2 of 4 members have no result (2 failed, 2 finished)" in capsys.readouterr().out
+    assert main(["report", "out"]) == 0
+    page = (work / "out" / "report.html").read_text()
+    assert f"{later.name}" in page
+    assert "result.json cannot be read" in page
+    assert resume_sweep("out", workers=2, report=lambda message: None) == {"finished": 4}
+    rows = pyarrow.parquet.read_table(work / "out" / "table.parquet").to_pylist()
+    assert [row["energy"] for row in rows] == [row["energy"] for row in table]
+    assert "diagnostics.json cannot be read" in rows[3]["error"]
+
 
 def test_stop_signal_saves_the_members(work: Path, capsys: pytest.CaptureFixture[str]):
     grid = ["--grid", "train.seed=0:3", "--profile", "long"]

@@ -184,6 +184,41 @@ def test_diverged_member_is_not_run_again(tmp_path: Path):
     assert member_state(tmp_path).ended
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "result.json cannot be read: Expecting property name"),
+        ("[1]", "result.json cannot be read: an object is needed"),
+        ('{"energy": 0.5}', "result.json does not say how the run ended"),
+        (None, "result.json is missing, though the run finished"),
+    ],
+)
+def test_broken_result_is_a_failure_that_names_the_file(
+    text: str | None, message: str, tmp_path: Path
+):
+    with member_lock(tmp_path):
+        begin_attempt(tmp_path)
+        end_attempt(tmp_path, "finished", "", 1.0)
+    file = tmp_path / "result.json"
+    if text is not None:
+        file.write_text(text)
+    state = member_state(tmp_path)
+    assert (state.status, state.ended) == ("failed", False)
+    assert state.message.startswith(f"{tmp_path}/{message}")
+    assert "run it again: `hypercircuit sweep resume`" in state.message
+    with member_lock(tmp_path):
+        begin_attempt(tmp_path)
+        assert not file.exists()
+        end_attempt(tmp_path, "failed", "no such file", 1.0)
+    assert member_state(tmp_path).message == "no such file"
+
+
+def test_broken_notes_of_an_attempt_are_none(tmp_path: Path):
+    for name in ("attempt.json", "outcome.json"):
+        (tmp_path / name).write_text("{")
+    assert member_state(tmp_path).status == "waiting"
+
+
 def test_run_without_an_attempt_is_seen(tmp_path: Path):
     """As `hypercircuit train` in the member's folder leaves it."""
     result = {"status": "interrupted", "message": "stopped by SIGTERM"}

@@ -104,6 +104,21 @@ def test_sweep_is_the_best_truncation_gate_by_gate(depth, n, max_bond, cutoff, k
         assert abs(np.vdot(without[0], psi)) < 1 - 1e-4, "the cutoff must drop something"
 
 
+def test_parallel_truncates_all_pairs_of_a_layer_gate_by_gate():
+    """State, energy and discarded weights; the energy depends on which vectors are kept."""
+    angles, value = random_angles(8, 8, seed=5), Value(8)
+    found = truncated(angles, 4, scheme="parallel")
+    expected, discarded = oracles.parallel_brickwork(angles, 4, exact_layers=5)
+    psi = amplitudes(found)
+    np.testing.assert_allclose(abs(np.vdot(expected, psi)), 1, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.discarded, discarded, rtol=0, atol=1e-10)
+    ansatz = Truncated(Brickwork(8), 4, scheme="parallel")
+    energy = jax.jit(functools.partial(value.of, ansatz))(jnp.asarray(angles))
+    assert abs(energy - value.of_amplitudes(expected)) < 1e-9
+    swept, _ = oracles.truncated_brickwork(angles, 4)
+    assert abs(energy - value.of_amplitudes(swept)) > 1e-3, "the schemes must differ"
+
+
 def test_parallel_converges_with_the_bond_as_sweep_does():
     angles = random_angles(9, 10, seed=4)
     exact = oracles.brickwork_statevector(angles)

@@ -32,7 +32,7 @@ from .config import load_config
 from .run import diagnose_run, evaluate_run, run_fingerprint, sample_run, train_run
 from .run_compile import compile_run
 from .run_export import export_run
-from .run_noise import noise_run
+from .run_noise import TRAJECTORIES, noise_run
 from .run_report import ReportSettings, report_run
 from .run_restarts import restarts_run
 from .train import stop_where_nothing_is_lost
@@ -185,7 +185,11 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(run=_export)
 
     noise = commands.add_parser(
-        "noise", help="evaluate a run's angles under growing noise, up to 20 qubits"
+        "noise",
+        help="evaluate a run's angles under growing noise",
+        description="Evaluate a run's angles under growing noise. Up to 20 qubits every network is "
+        "counted; of more, and of truncated states, there is the energy: exact in the doubled "
+        "picture where the circuit is shallow enough, else the mean of trajectories.",
     )
     noise.add_argument("folder", metavar="RUN", help="of `train` or `restarts`")
     noise.add_argument(
@@ -203,7 +207,16 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="check an energy of every depth by so many trajectories",
+        help=f"check an energy of every depth by so many trajectories; where energies are means of "
+        f"trajectories, their number (default: {TRAJECTORIES}). Errors are rare: few trajectories, "
+        "such as 50, understate the standard error",
+    )
+    noise.add_argument(
+        "--examples",
+        type=int,
+        metavar="N",
+        help="of more than 20 qubits and truncated states: training examples that energies are "
+        "means over (default: decode.final_examples; 0: all)",
     )
     noise.add_argument("--out", metavar="DIR", help="default: RUN")
     noise.set_defaults(run=_noise)
@@ -324,6 +337,7 @@ def _noise(options: argparse.Namespace) -> int:
         options.multipliers,
         readout=options.readout,
         trajectories=options.trajectories,
+        examples=options.examples,
         out=options.out,
         report=_report,
     )

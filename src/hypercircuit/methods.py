@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from ._types import Angles
-from .circuit import Ansatz
+from .circuit import Ansatz, Truncated
 from .config import Config, ConfigError
 from .energy import (
     MPO,
@@ -163,6 +163,21 @@ def configured_penalty(config: Config) -> KLPenalty | None:
         options=settings.schedule_options,
     )
     return KLPenalty(beta, settings.prior, settings.samples)
+
+
+def warn_of_start(config: Config, circuit: Ansatz, n_qubits: int, report: Report) -> None:
+    """Say where a truncated state's first gradient is not the exact one: at a product state."""
+    settings = config.circuit
+    at_rest = settings.init == "near-uniform" and settings.init_scale == 0
+    if isinstance(circuit, Truncated) and at_rest:
+        exact = circuit.exact_layers(n_qubits)
+        if exact < circuit.depth:
+            report(
+                "warning: circuit.init_scale=0 starts at a product state, where the gradient of "
+                f"the truncating layers {exact + 1} to {circuit.depth} may miss what would enter "
+                "through empty directions; set circuit.init_scale above 0, such as 0.1, or "
+                "state.max_bond high enough to truncate nothing"
+            )
 
 
 def check_shared(config: Config) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .bnn import Network
 from .circuit import Ansatz, Brickwork, Chain, FreeMPS, Graph, Noise, Noisy, Truncated
-from .config import Config, ConfigError, check_compressed, make_network
+from .config import Config, ConfigError, check_chain_size, check_compressed, make_network
 from .data import (
     Dataset,
     Splits,
@@ -105,7 +105,7 @@ def build_circuit(config: Config, network: Network, data: Dataset) -> Ansatz:
 def build_chain(config: Config, n_qubits: int) -> Chain:
     """The configured chain, with the configured errors of its gates if there are any.
 
-    **Raises:** `ConfigError` for errors in a circuit too deep for its exact mixed state.
+    **Raises:** `ConfigError` for a circuit too deep for its exact state, mixed with errors.
     """
     settings, state, rates = config.circuit, config.state, config.noise
     if settings.ansatz == "free-mps":
@@ -114,6 +114,7 @@ def build_chain(config: Config, n_qubits: int) -> Chain:
     if state.engine == "truncated":
         return Truncated(circuit, state.max_bond, state.cutoff, state.scheme)
     if not rates.present:
+        check_chain_size(config, n_qubits)
         return circuit
     factor = rates.multiplier
     noisy = Noisy(circuit, Noise(factor * rates.one_qubit, factor * rates.two_qubit, rates.readout))

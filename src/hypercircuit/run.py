@@ -31,7 +31,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ._files import write_atomically, write_text
+from ._files import read_json, write_atomically, write_text
 from ._precision import check_precision
 from ._run_lock import hold_run, refuse_held, run_holder, seen_by_first
 from ._shards import Shards
@@ -69,6 +69,7 @@ from .methods import (
     configured_energy,
     configured_optimiser,
     configured_penalty,
+    warn_of_start,
 )
 from .problem import (
     Problem,
@@ -206,10 +207,13 @@ def _finished_result(folder: Path, config: Config) -> dict[str, Any] | None:
     result_file = folder / "result.json"
     if not result_file.exists():
         return None
-    result = json.loads(result_file.read_text())
+    try:
+        result = read_json(result_file)
+    except ValueError:
+        return None  # of a run that has to be finished again
     if result.get("command") == "restarts":
         raise ConfigError(f"{folder} belongs to restarts; choose another --out")
-    return result if result["status"] == "finished" else None
+    return result if result.get("status") == "finished" else None
 
 
 def _train(
@@ -236,6 +240,7 @@ def _train(
         f"energy {kind.name}, "
         f"{settings.steps} steps of {settings.batch_size or hamiltonian.n_examples} examples"
     )
+    warn_of_start(config, circuit, hamiltonian.n_qubits, report)
     trained = train(
         hamiltonian,
         circuit,
@@ -459,7 +464,7 @@ def _diagnose(
     config: Config, hamiltonian: LossHamiltonian, circuit: Ansatz, params: Angles, folder: Path
 ) -> dict[str, Any]:
     n_examples, seed = config.energy.check_examples, config.train.seed
-    hamiltonian = _of_final_examples(config, hamiltonian)  # the error stands beside their energy
+    hamiltonian = of_final_examples(config, hamiltonian)  # the error stands beside their energy
     return write_diagnostics(folder, hamiltonian, circuit, params, n_examples=n_examples, seed=seed)
 
 
@@ -483,9 +488,11 @@ def diagnose_run(folder: str | os.PathLike[str], *, report: Report = print) -> d
     return numbers
 
 
-def _of_final_examples(config: Config, hamiltonian: LossHamiltonian) -> LossHamiltonian:
-    """The loss of the examples that the energy of the end is a mean over."""
-    n_final = config.decode.final_examples
+def of_final_examples(
+    config: Config, hamiltonian: LossHamiltonian, n_final: int | None = None
+) -> LossHamiltonian:
+    """The loss of the examples that the energy of the end is a mean over, or of `n_final` ones."""
+    n_final = config.decode.final_examples if n_final is None else n_final
     if not n_final or n_final >= hamiltonian.n_examples:
         return hamiltonian
     rows = np.random.default_rng(config.train.seed).permutation(hamiltonian.n_examples)
@@ -503,7 +510,7 @@ def _final_energy(
     mesh: Mesh | None,
 ) -> dict[str, Any] | None:
     """The energy of the end, exact where it can be; None if a signal ended it."""
-    hamiltonian = _of_final_examples(config, hamiltonian)
+    hamiltonian = of_final_examples(config, hamiltonian)
     n_examples = hamiltonian.n_examples
     begun = time.perf_counter()
     error = None

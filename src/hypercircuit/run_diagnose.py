@@ -2,7 +2,7 @@
 
 diagnostics.json   entropies, correlation length, mutual information, errors of truncation
 diagnostics.npz    the profiles that they come from, see `hypercircuit.study.Diagnostics`
-entropy.png        entanglement, correlations and discarded weights
+entropy.png        entanglement, Schmidt values, correlations and discarded weights
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ._files import write_atomically, write_text
+from ._files import read_json, write_atomically, write_text
 from ._threads import one_lapack_thread
 from ._types import Angles
 from .circuit import Ansatz
@@ -48,9 +48,11 @@ def diagnostics_of(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
     - `folder`: of the run.
     - `result`: what its result.json holds.
+
+    **Raises:** `ValueError` if diagnostics.json is broken.
     """
     file = folder / "diagnostics.json"
-    later = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    later = read_json(file) if file.exists() else {}
     return {**(result.get("diagnostics") or {}), **later}
 
 
@@ -69,8 +71,9 @@ def describe_diagnostics(numbers: dict[str, Any]) -> str:
             f"{numbers['mutual_information_is']} {numbers['max_mutual_information']:.2g} nats"
         )
     if "discarded_weight" in numbers:
+        about = " (estimated)" if numbers.get("discarded_weight_is") == "estimated" else ""
         lines.append(
-            f"discarded weight {numbers['discarded_weight']:.2e}; energy of "
+            f"discarded weight {numbers['discarded_weight']:.2e}{about}; energy of "
             f"{numbers['compared_examples']} examples {numbers['energy_at_max_bond']:.6f}, that "
             f"of all {numbers['energy_error_examples']} off by at most about "
             f"{numbers['energy_error']:.1e} (from {numbers['energy_error_from']})"

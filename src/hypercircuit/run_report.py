@@ -277,8 +277,6 @@ def _status(state: MemberState, source: _Folder) -> tuple[str, str]:
     if state.status in ("finished", "unknown"):
         return state.status, state.message
     if state.status == "waiting":
-        if source.has("result.json"):
-            return "unknown", "result.json does not say how the run ended"
         if not saved:
             return "not begun", "the folder has settings and no results"
         return "unfinished", f"{saved}; running now, or ended without a word"
@@ -527,7 +525,7 @@ def _sweep_page(folder: Path) -> Page:
         paragraph(
             "Of every run, before the settings of the sweep: ", tag("code", base.get("config"))
         ),
-        details("The file", preformatted(str(base.get("text", "")))),
+        details("The file", preformatted(str(base.get("text", ""))), printed=False),
     )
     _add_versions(page, record)
     return page
@@ -559,7 +557,7 @@ def _add_config(page: Page, source: _Folder, config: Config | None) -> None:
             blocks.append(paragraph("Every setting is the default."))
     whole = source.text("config.toml")
     if whole is not None:
-        blocks.append(details("config.toml, every setting", preformatted(whole)))
+        blocks.append(details("config.toml, every setting", preformatted(whole), printed=False))
     page.add("Configuration", *blocks)
 
 

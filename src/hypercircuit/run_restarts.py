@@ -29,7 +29,7 @@ from ._shards import Shards
 from ._versions import versions
 from .bnn import Network
 from .circuit import Brickwork
-from .config import Config, ConfigError
+from .config import Config, ConfigError, check_exact_size
 from .decode import architectures
 from .energy.dense import check_statevector
 from .hamiltonian import LossHamiltonian, compile_loss
@@ -83,6 +83,15 @@ def restarts_run(
     _refuse_unused(config)
     problem = build_problem(config)
     check_statevector(problem.network.n_qubits)
+    deepest, n_qubits = max(config.restarts.depths), problem.network.n_qubits
+    check_exact_size(
+        deepest,
+        config.circuit.rotations,
+        n_qubits,
+        config.train.precision,
+        remedy=f"leave {deepest} out of restarts.depths, or train it with `hypercircuit train` and "
+        "state.engine='truncated'",
+    )
     check_precision(config.train.precision)
     report(describe_data(problem))
     hamiltonian = compile_loss(

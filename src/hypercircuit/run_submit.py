@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ._files import write_text
+from ._files import read_json, write_text
 from ._run_lock import run_holder
 from .cluster import (
     ACTIVE,
@@ -490,7 +490,8 @@ def describe_states(folder: str | os.PathLike[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """A file of a run, {} if there is none or it is broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return read_json(path)
+    except (FileNotFoundError, ValueError):
         return {}

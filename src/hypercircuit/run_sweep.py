@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-from ._files import write_text
+from ._files import read_json, write_text
 from ._locks import Busy
 from ._run_lock import refuse_held, run_holder
 from ._versions import package_versions
@@ -233,7 +233,7 @@ def read_sweep(folder: str | os.PathLike[str]) -> list[Member]:
             f"{file} is missing: {folder} is not the folder of a sweep; name the --out of a "
             "`hypercircuit sweep`"
         )
-    record = json.loads(file.read_text(encoding="utf-8"))
+    record = read_json(file)
     if record.get("format") != _FORMAT:
         raise ConfigError(
             f"{file} has the format {record.get('format')!r}, this version reads {_FORMAT}; read "
@@ -397,8 +397,11 @@ def sweep_rows(folder: str | os.PathLike[str]) -> list[Row]:
         }
         result = member.folder / "result.json"
         if state.status in ("finished", "non-finite") and result.exists():
-            found = json.loads(result.read_text(encoding="utf-8"))
-            found["diagnostics"] = diagnostics_of(member.folder, found)
+            found = read_json(result)
+            try:
+                found["diagnostics"] = diagnostics_of(member.folder, found)
+            except ValueError as error:
+                row["error"] = f"{error}; write it again with `hypercircuit diagnose`"
             numbers = flatten({key: found[key] for key in found if key != "versions"})
             for column, name in _DIAGNOSED.items():
                 if name in numbers:

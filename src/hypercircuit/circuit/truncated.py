@@ -71,6 +71,11 @@ class Truncated(eqx.Module):
         """The shape of the parameters for a chain of `n_qubits`."""
         return self.circuit.shape(n_qubits)
 
+    def exact_layers(self, n_qubits: int) -> int:
+        """How many of the first layers need no truncation: 2 floor(log2 bond) + 1, or all."""
+        bond = min(self.max_bond, self.circuit.max_bond, 2 ** (n_qubits // 2))
+        return min(self.depth, 2 * (bond.bit_length() - 1) + 1)
+
     def init(
         self,
         key: PRNGKeyArray,

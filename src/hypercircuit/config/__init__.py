@@ -19,7 +19,11 @@ Source: the layout follows TeNPy's and NetKet's run folders.
 """
 
 from .config import Config as Config
-from .fit import check_compressed as check_compressed
+from .fit import (
+    check_chain_size as check_chain_size,
+    check_compressed as check_compressed,
+    check_exact_size as check_exact_size,
+)
 from .load import load_config as load_config
 from .network import make_network as make_network
 from .sections import DataConfig as DataConfig, TrainConfig as TrainConfig

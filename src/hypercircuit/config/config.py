@@ -27,7 +27,7 @@ from .sections import (
     check_value,
 )
 from .slurm import SlurmConfig
-from .values import ConfigError, plain, refuse, suggest, to_text
+from .values import ConfigError, fold_lists, plain, refuse, suggest, to_text
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Config:
 
     def to_toml(self) -> str:
         """Return the TOML text of every key; `load_config` reads it back to an equal Config."""
-        return tomli_w.dumps(self.to_dict())
+        return fold_lists(tomli_w.dumps(self.to_dict()))
 
 
 def _check_mpo(config: Config) -> None:

@@ -7,11 +7,16 @@ checked when the loss is compiled.
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from .._cores import machine_memory
 from ..bnn import Network
+from ..circuit import Brickwork
 from ..hamiltonian import LOSSES, Loss
 from ..hamiltonian.compile import MAX_SECTORS, separable_losses
 from ..hamiltonian.diagonal import MAX_QUBITS
 from ..hamiltonian.mpo import check_route
+from ..state.exact import exact_bytes
 from .network import make_network
 from .sections import MNIST_SIDE, DataConfig
 from .values import ConfigError
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from .config import Config
 
 MNIST_CLASSES, _MNIST_TRAIN = 10, 60_000
+#: An exact state may take so many bytes, or half of the machine's memory if that is more.
+_EXACT_BYTES = 2**35
 
 
 def known_classes(data: DataConfig) -> int | None:
@@ -72,7 +79,8 @@ def check_fit(config: "Config") -> None:
             "noise.multiplier and noise.readout must be 0 with state.engine='truncated' and "
             "circuit.ansatz='free-mps', whose states are pure, got "
             f"{config.noise.multiplier:g} and {config.noise.readout:g}; set state.engine='exact' "
-            "and circuit.ansatz='brickwork'"
+            "and circuit.ansatz='brickwork', or evaluate the trained truncated run with "
+            "`hypercircuit noise`"
         )
     if contracted or config.energy.kind not in ("sampled", "auto"):
         _check_settings(config, network)
@@ -88,6 +96,55 @@ def check_fit(config: "Config") -> None:
             "and the points of data.source='gaussians' are real numbers; set a smooth loss such "
             "as loss.kind='logistic'"
         )
+    if config.circuit.ansatz == "brickwork" and config.state.engine == "exact":
+        _check_depth(config)
+
+
+def check_exact_size(
+    depth: int, rotations: str, n_qubits: int, precision: str, *, remedy: str
+) -> None:
+    """Refuse a circuit too deep for its exact state.
+
+    **Arguments:**
+
+    - `remedy`: what to do about it, the end of the message.
+
+    **Raises:** `ConfigError` with the depth and what its state would take.
+    """
+    circuit = Brickwork(depth, rotations)
+    n_bytes = exact_bytes(circuit, n_qubits, np.dtype(precision))
+    most = max(_EXACT_BYTES, (machine_memory() or 0) / 2)
+    if n_bytes > most:
+        raise ConfigError(
+            f"the exact state of depth {depth} has a bond of {2**circuit.reach} between cells of "
+            f"two qubits and takes at least {n_bytes / 2**30:.3g} GiB for {n_qubits} qubits, more "
+            f"than {most / 2**30:.3g} GiB; {remedy}"
+        )
+
+
+def _check_depth(config: "Config") -> None:
+    """As far as it is known how many qubits there are: one cell, if nothing is."""
+    n_inputs, n_classes = known_inputs(config.data), known_classes(config.data)
+    n_qubits = 2
+    if n_inputs is not None and (config.network.outputs or n_classes):
+        outputs = config.network.outputs or n_classes or 2
+        n_qubits = make_network(config.network, n_inputs, outputs).n_qubits
+    check_chain_size(config, n_qubits)
+
+
+def check_chain_size(config: "Config", n_qubits: int) -> None:
+    """Refuse a `circuit.depth` whose exact state would not fit in memory.
+
+    **Raises:** `ConfigError` with the remedy.
+    """
+    check_exact_size(
+        config.circuit.depth,
+        config.circuit.rotations,
+        n_qubits,
+        config.train.precision,
+        remedy=f"lower circuit.depth={config.circuit.depth}, or set state.engine='truncated' and "
+        "state.max_bond, such as 16",
+    )
 
 
 def _check_numbers(data: DataConfig) -> None:

@@ -159,6 +159,36 @@ def to_text(value: object) -> str:
     return " ".join(text.split()).replace("[ ", "[").replace(", ]", "]")
 
 
+def fold_lists(toml: str, width: int = 100) -> str:
+    """The text that `tomli_w` wrote, with the lists on one line that fit there."""
+    lines, folded = toml.splitlines(), []
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        # Line breaks in strings are escaped: what ends with a bracket opens a list.
+        if line.endswith("["):
+            indent = line[: len(line) - len(line.lstrip())]
+            closing = (f"{indent}]", f"{indent}],")
+            end = next(later for later in range(at, len(lines)) if lines[later] in closing)
+            joined = line + _joined(lines[at + 1 : end + 1])
+            if len(joined) <= width:
+                line, at = joined, end
+        folded.append(line)
+        at += 1
+    return "".join(f"{line}\n" for line in folded)
+
+
+def _joined(lines: list[str]) -> str:
+    """The items of a list and its end, without a comma after the last one."""
+    text = ""
+    for line in lines:
+        item = line.strip()
+        if item.startswith("]"):
+            text = text.removesuffix(", ")
+        text += item + (" " if item.endswith(",") else "")
+    return text.removesuffix(" ")
+
+
 def default_of(spec: Field) -> Any:
     if spec.default_factory is not MISSING:
         return spec.default_factory()

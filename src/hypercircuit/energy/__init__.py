@@ -24,4 +24,8 @@ from .sampled import (
     mean_of as mean_of,
     sampled_energy as sampled_energy,
 )
-from .trajectories import trajectory_energy as trajectory_energy
+from .trajectories import (
+    erring_share as erring_share,
+    too_few_trajectories as too_few_trajectories,
+    trajectory_energy as trajectory_energy,
+)

@@ -134,6 +134,16 @@ def exact_mps(circuit: Ansatz, params: Angles) -> ExactMPS:
     return mps_of_cells(circuit.cells(params), circuit, params.shape[1])
 
 
+def exact_bytes(circuit: Brickwork, n_qubits: int, dtype: np.dtype) -> float:
+    """Bytes that the state's maps take while they are made: at the least, without a gradient.
+
+    The maps, what becomes of them halfway, and the basis, in 128 bits, of the doubled bond.
+    """
+    n_cells, doubled, bond = (n_qubits + 1) // 2, circuit.doubled_bond, 2.0**circuit.reach
+    halfway = bond**2 * (2 if circuit.rotations == "ry-rz" else 1)
+    return n_cells * 4 * doubled * (doubled + halfway) * dtype.itemsize + 16 * doubled * bond**2
+
+
 def mps_of_cells(cells: CellTensors, circuit: Brickwork, n_qubits: int) -> ExactMPS:
     """The state of these cells, which some unitary gates in the places of `circuit` made."""
     n_cells, bond = cells.shape[:2]

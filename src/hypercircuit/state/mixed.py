@@ -117,7 +117,8 @@ def check_size(circuit: Noisy, n_qubits: int, dtype: np.dtype) -> None:
         raise ValueError(
             f"the exact noisy state of depth {circuit.depth} has a doubled bond of {bond} and "
             f"takes {size / 1e9:.3g} GB for {n_qubits} qubits, more than {MAX_BYTES / 1e9:g} GB; "
-            "lower the depth, or average trajectories (trajectory_energy)"
+            "lower the depth, or train without [noise] and average trajectories "
+            "(`hypercircuit noise`, trajectory_energy)"
         )
 
 

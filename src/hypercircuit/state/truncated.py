@@ -119,7 +119,7 @@ def truncated_tensors(
     chosen = _scheme(scheme)
     depth, n_sites, _ = params.shape
     bond = min(max_bond, circuit.max_bond, 2 ** (n_sites // 2))
-    n_exact = min(depth, 2 * (bond.bit_length() - 1) + 1)
+    n_exact = Truncated(circuit, max_bond).exact_layers(n_sites)
     if gates is None:
         gates = rotation_matrices(params)
     chain = _exact_chain(gates[:n_exact], bond)

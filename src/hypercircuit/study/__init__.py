@@ -62,6 +62,7 @@ from .pool import Job as Job, JobEnd as JobEnd, run_pool as run_pool
 from .resilience import (
     Resilience as Resilience,
     every_accuracy as every_accuracy,
+    mixed_energies as mixed_energies,
     resilience as resilience,
 )
 from .spectrum import pauli_coefficients as pauli_coefficients, pauli_weights as pauli_weights

@@ -120,24 +120,26 @@ def diagnose(
     if isinstance(circuit, Truncated):
         assert isinstance(state, ChainMPS)
         arrays["discarded"] = np.asarray(state.discarded, np.float64)
-        numbers |= _weights(arrays["discarded"])
+        numbers |= _weights(circuit, arrays["discarded"])
         numbers |= _truncation(hamiltonian, circuit, params, state, n_examples, seed)
     return Diagnostics(numbers, arrays)
 
 
-def discarded_weights(circuit: Truncated, params: Angles) -> dict[str, float]:
+def discarded_weights(circuit: Truncated, params: Angles) -> dict[str, Any]:
     """The squared norm that truncation throws away: `discarded_weight`, summed over layers and
-    bonds, and `max_discarded_weight`, the largest at one bond of one layer.
+    bonds, `max_discarded_weight`, the largest at one bond of one layer, and `discarded_weight_is`:
+    "exact", or "estimated" by the scheme "parallel" where its truncations act on each other.
     """
     state = jax.jit(lambda p: prepare_state(circuit, p))(params)
     assert isinstance(state, ChainMPS)
-    return _weights(np.asarray(state.discarded, np.float64))
+    return _weights(circuit, np.asarray(state.discarded, np.float64))
 
 
-def _weights(discarded: np.ndarray) -> dict[str, float]:
+def _weights(circuit: Truncated, discarded: np.ndarray) -> dict[str, Any]:
     return {
         "discarded_weight": float(discarded.sum()),
         "max_discarded_weight": float(discarded.max(initial=0.0)),
+        "discarded_weight_is": "estimated" if circuit.scheme == "parallel" else "exact",
     }
 
 

@@ -13,6 +13,7 @@ A status is read from these files alone, on any node, and nothing else keeps one
 |---|---|
 | finished | `result.json` says so |
 | running | the lock is held, or the run's own |
+| failed | `result.json` is broken, or missing where `outcome.json` promises one |
 | interrupted, failed, killed, non-finite | `outcome.json` says so; without any attempt |
 | | `result.json` of a `hypercircuit train` in the folder |
 | killed | an attempt without an outcome |
@@ -32,7 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .._files import write_text
+from .._files import read_json, write_text
 from .._locks import FileLock, holder
 from .._run_lock import run_holder
 
@@ -40,6 +41,7 @@ from .._run_lock import run_holder
 ENDED = ("finished", "non-finite")
 STATUSES = ("finished", "running", "waiting", "interrupted", "non-finite", "failed", "killed")
 _LOCK = "member.lock"
+_AGAIN = "run it again: `hypercircuit sweep resume` for a member of a sweep, else `train`"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def _who(folder: Path) -> str:
 
 
 def begin_attempt(folder: Path) -> None:
-    """Note that this process, which holds the lock, starts the member."""
+    """Note that this process, which holds the lock, starts the member; remove a broken result."""
+    if _result(folder)[1]:
+        (folder / "result.json").unlink()
     before = _read(folder / "attempt.json").get("attempt", 0)
     attempt = {
         "attempt": before + 1,
@@ -108,11 +112,16 @@ def member_state(folder: Path, *, held: bool = False) -> MemberState:
     who = (None if held else holder(folder / _LOCK)) or run_holder(folder)
     outcome, attempt = _read(folder / "outcome.json"), _read(folder / "attempt.json")
     attempts, step = attempt.get("attempt", 0), _last_step(folder)
-    result = _read(folder / "result.json")
+    result, broken = _result(folder)
     if result.get("status") == "finished":
         return MemberState("finished", "", attempts, step)
     if who is not None:
         return MemberState("running", f"by {who}", attempts, step)
+    if broken:
+        return MemberState("failed", f"{broken}; {_AGAIN}", attempts, step)
+    if outcome.get("status") == "finished":
+        message = f"{folder / 'result.json'} is missing, though the run finished; {_AGAIN}"
+        return MemberState("failed", message, attempts, step)
     if outcome:
         return MemberState(outcome["status"], outcome["message"], attempts, step)
     if attempt:
@@ -121,7 +130,7 @@ def member_state(folder: Path, *, held: bool = False) -> MemberState:
         )
         return MemberState("killed", with_tail(message, folder), attempts, step)
     if result:
-        return MemberState(result["status"], result["message"], attempts, step)
+        return MemberState(result["status"], result.get("message") or "", attempts, step)
     return MemberState("waiting", "", 0, None)
 
 
@@ -141,11 +150,25 @@ def _last_step(folder: Path) -> int | None:
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A file of the member, {} if there is none."""
+def _result(folder: Path) -> tuple[dict[str, Any], str]:
+    """The run's result, {} if there is none, and what is wrong with its file, empty if nothing."""
+    file = folder / "result.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(file)
     except FileNotFoundError:
+        return {}, ""
+    except ValueError as error:
+        return {}, str(error)
+    if not isinstance(result.get("status"), str):
+        return {}, f"{file} does not say how the run ended"
+    return result, ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A note of an attempt, {} if there is none or it is broken."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ValueError):
         return {}
 
 

@@ -238,26 +238,29 @@ def plot_resilience(
     path: str | os.PathLike[str],
     *,
     unit: str,
-    minimum: float,
+    minimum: float | None,
 ) -> None:
     """Energy, probability of the best networks and expected accuracy against noise, by depth.
 
     **Arguments:**
 
     - `rows`: one per depth and multiplier, with `depth`, `multiplier`, and for each quantity
-      `energy`, `best_probability` and `accuracy` its mean over states and `_low` and `_high`.
+      `energy`, `best_probability` and `accuracy` its mean over states and `_low` and `_high`;
+      the energy alone, perhaps with its `energy_standard_error`, where networks are not counted.
     - `unit`: the loss's unit, such as `nats`.
-    - `minimum`: the loss of the best network.
+    - `minimum`: the loss of the best network, where it is known.
     """
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = (
         ("energy", f"energy ({unit})", 1),
         ("best_probability", "probability of the best networks (%)", 100),
         ("accuracy", "expected test accuracy (%)", 100),
     )
+    panels = tuple(panel for panel in panels if panel[0] in rows[0])
+    figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
     depths = sorted({row["depth"] for row in rows})
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(depths)))
-    for axes, (name, label, factor) in zip(figure.subplots(1, 3), panels, strict=True):
+    subplots = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, label, factor) in zip(subplots, panels, strict=True):
         for depth, colour in zip(depths, colours, strict=True):
             own = [row for row in rows if row["depth"] == depth]
             at = [row["multiplier"] for row in own]
@@ -266,10 +269,14 @@ def plot_resilience(
             )
             axes.plot(at, mean, "o-", ms=3.5, color=colour, label=f"depth {depth}")
             axes.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
+            if name == "energy" and own[0].get("energy_standard_error") is not None:
+                errors = [row["energy_standard_error"] for row in own]
+                axes.errorbar(at, mean, errors, fmt="none", color=colour, capsize=2)
         axes.set(xlabel="noise multiplier p", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
         if name == "energy":
-            axes.axhline(minimum, color="0.5", lw=0.8, ls=":", label="best network")
+            if minimum is not None:
+                axes.axhline(minimum, color="0.5", lw=0.8, ls=":", label="best network")
             axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 

@@ -13,6 +13,8 @@ from .._types import Angles, AnyArray
 from ..bnn import Network
 from ..circuit import Brickwork, Noise, Noisy
 from ..data import Dataset
+from ..energy import PreparedEnergy
+from ..energy.base import Batch
 from ..energy.dense import probability_halves
 from ..hamiltonian import Loss
 from ..state import exact_mps
@@ -77,6 +79,39 @@ def resilience(
     found = [evaluate(jnp.asarray(each, params.dtype), params) for each in multipliers]
     table = np.asarray(jnp.stack(found), np.float64)
     return Resilience(np.asarray(multipliers), table[..., 0], table[..., 1], table[..., 2])
+
+
+def mixed_energies(
+    prepared: PreparedEnergy,
+    circuit: Brickwork,
+    params: Float[AnyArray, "states depth n_qubits kinds"],
+    noise: Noise,
+    multipliers: Float[np.ndarray, " multipliers"],
+) -> Float[np.ndarray, "multipliers states"]:
+    """The energies alone, exact in the doubled picture, of any number of qubits.
+
+    **Arguments:**
+
+    - `prepared`: `Exact().prepare(hamiltonian, Noisy(circuit, noise), ...)`.
+
+    **Raises:** `ValueError` if the exact mixed state is too large.
+    """
+
+    @jax.jit
+    def evaluate(multiplier: Float[Array, ""], own: Angles, batch: Batch) -> jax.Array:
+        # Without errors after CX the doubled bond is smaller: that is known before compilation.
+        two_qubit = multiplier * noise.two_qubit if noise.two_qubit else 0.0
+        rates = (multiplier * noise.one_qubit, two_qubit, jnp.asarray(noise.readout))
+        mps = exact_mps(Noisy(circuit, Noise(*rates)), own)
+        return jnp.sum(batch.weights * prepared.of_state(mps, batch))
+
+    found = np.zeros((len(multipliers), len(params)))
+    for _, batch in prepared.batches(np.arange(prepared.hamiltonian.n_examples)):
+        for row, multiplier in enumerate(multipliers):
+            for column, own in enumerate(params):
+                at = jnp.asarray(multiplier, own.dtype)
+                found[row, column] += float(evaluate(at, jnp.asarray(own), batch))
+    return found
 
 
 def every_accuracy(network: Network, loss: Loss, data: Dataset) -> Float[np.ndarray, " networks"]:

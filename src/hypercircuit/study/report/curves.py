@@ -67,6 +67,11 @@ def draw_curves(
     for name, value, style in levels:
         axes.axhline(value, color=RED, lw=1, ls=style, label=name)
     values = np.concatenate([np.asarray(curve["y"], np.float64) for curve in curves])
+    if np.isnan(values).any():
+        # Gaps at the ends count: figures of the same bonds have the same axis.
+        places = np.concatenate([np.asarray(curve["x"], np.float64) for curve in curves])
+        margin = 0.05 * np.ptp(places)
+        axes.set_xlim(places.min() - margin, places.max() + margin)
     values = values[np.isfinite(values)]
     if logarithmic and len(values) and min(values.min(), *(v for _, v, _ in levels), 1) > 0:
         axes.set_yscale("log")

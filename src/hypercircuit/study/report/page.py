@@ -216,9 +216,12 @@ def paragraph(*parts: object) -> Html:
     return tag("p", *parts)
 
 
-def details(summary: Content, *content: object, name: str | None = None) -> Html:
-    """Content that is folded until it is asked for, and open in print."""
-    return tag("details", tag("summary", summary), *content, id=name)
+def details(
+    summary: Content, *content: object, name: str | None = None, printed: bool = True
+) -> Html:
+    """Content that is folded until it is asked for, and open in print if it is `printed`."""
+    kind = None if printed else "unprinted"
+    return tag("details", tag("summary", summary), *content, id=name, class_=kind)
 
 
 def preformatted(content: str) -> Html:

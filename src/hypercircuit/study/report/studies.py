@@ -14,7 +14,7 @@ from ..operators import CutSpectrum, further_truncation, other_data
 from ..plots import plot_losses, plot_pauli_weights, plot_success
 from ..success import loss_histogram
 from .curves import BLUE, GREEN, RED, draw_curves
-from .html import Content, Html, join, number
+from .html import Content, Html, join, number, tag
 from .page import NOT_USED, Errors, Page, column_table, facts, grid, paragraph, result, table
 
 _METRICS = {"uniform": "uniform metric", "state": "state-adapted metric"}
@@ -37,7 +37,7 @@ def restarts_summary(found: Mapping[str, Any]) -> Html | None:
     return facts(
         [
             ("qubits", number(found.get("n_qubits"))),
-            ("training examples", number(found.get("n_examples"))),
+            ("training examples", _count(found, "n_examples")),
             ("loss", found.get("loss")),
             ("smallest loss of all networks", number(found.get("minimum"))),
             ("networks that near it", number(found.get("networks_within_distance"))),
@@ -419,8 +419,12 @@ def _optima_figure(
 # ---------------------------------------------------------------- noise
 
 
+def _count(found: Mapping[str, Any], name: str) -> Html | None:
+    return None if found.get(name) is None else number(found[name])
+
+
 def noise(page: Page, found: Mapping[str, Any]) -> Html | None:
-    """Energy, probability of the best networks and accuracy under growing noise."""
+    """Energy, and where networks are counted probability of the best and accuracy, under noise."""
     rows = found["rows"]
     depths = sorted({row["depth"] for row in rows})
     shades = (BLUE, GREEN, RED, "#b07aa1", "#e0a030", "#59a5a5")
@@ -430,6 +434,12 @@ def noise(page: Page, found: Mapping[str, Any]) -> Html | None:
         ("best_probability", "Probability of the best networks", "probability (%)", 100),
         ("accuracy", "Expected test accuracy", "accuracy (%)", 100),
     ):
+        if name not in rows[0]:
+            continue
+        spread: dict[str, Any] = {}
+        errors = [row.get("energy_standard_error") for row in rows]
+        if name == "energy" and any(error is not None for error in errors):
+            spread = {"standard error": np.array(errors, np.float64)}
         curves = []
         for at, depth in enumerate(depths):
             own = [row for row in rows if row["depth"] == depth]
@@ -457,6 +467,7 @@ def noise(page: Page, found: Mapping[str, Any]) -> Html | None:
                     "mean": factor * np.array([row[name] for row in rows]),
                     "smallest": factor * np.array([row[f"{name}_low"] for row in rows]),
                     "largest": factor * np.array([row[f"{name}_high"] for row in rows]),
+                    **spread,
                 },
             )
         )
@@ -484,9 +495,13 @@ def noise(page: Page, found: Mapping[str, Any]) -> Html | None:
             ("depolarising error after one-qubit gates", number(found.get("one_qubit"), "g", "p")),
             ("after two-qubit gates", number(found.get("two_qubit"), "g", "p")),
             ("readout error", number(found.get("readout"), "g")),
+            ("energies", found.get("method")),
+            ("training examples", number(found.get("n_examples"))),
+            ("trajectories", _count(found, "n_trajectories")),
             ("smallest loss of all networks", number(found.get("minimum"))),
             ("its test accuracy", number(found.get("best_accuracy"), ".2%")),
             ("mean loss of all networks", number(found.get("uniform_energy"))),
         ]
     )
-    return join([known, grid(figures) or "", grid(checks, "results") or ""])
+    warnings = [tag("p", warning, class_="note") for warning in found.get("warnings") or []]
+    return join([known, *warnings, grid(figures) or "", grid(checks, "results") or ""])

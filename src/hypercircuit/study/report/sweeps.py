@@ -171,6 +171,7 @@ def member(row: Row, keys: Sequence[str], anchor: str, log: str | None) -> Html:
         if lines
         else "",
         name=anchor,
+        printed=False,
     )
 
 

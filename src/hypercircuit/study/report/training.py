@@ -7,10 +7,13 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.colors import to_hex
 
 from ...train import History
+from ..diagnostics_plots import above_rounding, schmidt_curves
 from ..plots import plot_architecture
 from .curves import BLUE, GREEN, RED, draw_bars, draw_curves, draw_histogram
 from .html import Content, Html, clean, join, number, tag
@@ -260,9 +263,10 @@ def _sample_mean(samples: Samples | None, unit: str) -> Html | None:
     n = len(samples.losses)
     error = float(samples.losses.std(ddof=1) / np.sqrt(n))
     return result(
-        f"Mean of {_count(n)} samples",
+        f"Mean of {_count(n)} samples drawn for this page",
         number(float(samples.losses.mean()), ".6g", unit),
-        f"loss on {_count(samples.n_examples)} of {_count(samples.n_all)} training examples",
+        f"loss on {_count(samples.n_examples)} of {_count(samples.n_all)} training examples; other "
+        f"draws (seed {samples.seed}) than the run's own samples below",
         Errors(sampling=join([number(error, ".2g"), " (standard error of the mean)"])),
     )
 
@@ -327,14 +331,20 @@ def _truncation(config: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Co
                 + (f", {_count(n)} examples)" if n else ")"),
                 "; discarded weight ",
                 number(diagnostics.get("discarded_weight"), ".2g"),
+                _estimated(diagnostics),
             ]
         )
     if diagnostics.get("discarded_weight") is not None:
         weight = number(diagnostics["discarded_weight"], ".2g")
-        return join(["not measured; discarded weight ", weight])
+        return join(["not measured; discarded weight ", weight, _estimated(diagnostics)])
     if config.get("state", {}).get("engine") == "truncated":
         return "not measured"
     return NOT_USED
+
+
+def _estimated(diagnostics: Mapping[str, Any]) -> str:
+    """What stands behind a discarded weight that is none of the state itself."""
+    return " (an estimate)" if diagnostics.get("discarded_weight_is") == "estimated" else ""
 
 
 def _count(value: Any) -> str:
@@ -541,8 +551,8 @@ def scores(found: Mapping[str, Any], unit: str) -> Html | None:
     names = {
         "best": "best network",
         "most_likely": "likeliest network",
-        "sample_mean": "mean of the samples",
-        "vote": "majority vote of the samples",
+        "sample_mean": "mean of the run's samples",
+        "vote": "majority vote of the run's samples",
     }
     parts = [
         part
@@ -751,6 +761,29 @@ def entanglement(
             columns={"bond": bonds, "entropy (nats)": entropies},
         )
     ]
+    spectrum = arrays.get("spectrum")
+    if spectrum is not None and spectrum.size:
+        values = schmidt_curves(spectrum)
+        shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, max(1, len(values))))
+        figures.append(
+            page.figure(
+                functools.partial(
+                    draw_curves,
+                    curves=[
+                        {"x": bonds, "y": own, "label": f"rank {rank}", "color": to_hex(shade)}
+                        for (rank, own), shade in zip(values.items(), shades, strict=True)
+                    ],
+                    xlabel="bond (qubits to its left)",
+                    ylabel="Schmidt value",
+                    logarithmic=True,
+                ),
+                "Schmidt spectrum",
+                "The largest Schmidt values of the cut at every bond, and those of some further "
+                "ranks; their squares add up to one.",
+                source=source,
+                columns={"bond": bonds} | {f"rank {rank}": own for rank, own in values.items()},
+            )
+        )
     profile = arrays.get("correlations")
     if profile is not None and np.any(profile[1:] > 0):
         distance = np.arange(1, len(profile))
@@ -777,13 +810,14 @@ def entanglement(
             page.figure(
                 functools.partial(
                     draw_curves,
-                    curves=[{"x": places, "y": total, "color": RED}],
+                    curves=[{"x": places, "y": above_rounding(total), "color": RED, "marker": "."}],
                     xlabel="bond (qubits to its left)",
                     ylabel="discarded weight (squared norm)",
                     logarithmic=True,
                 ),
                 "Discarded weight",
-                "What truncation threw away at every bond, summed over layers; a squared norm.",
+                "What truncation threw away at every bond, summed over layers; a squared norm"
+                f"{_estimated(numbers)}. Gaps: rounding, or nothing.",
                 source=source,
                 columns={"bond": places, "discarded weight": total},
             )
@@ -825,7 +859,10 @@ def entanglement(
         ("largest entropy (nats)", number(float(entropies.max(initial=0.0)), ".4g")),
         ("mean entropy (nats)", number(float(entropies.mean()) if len(entropies) else 0.0, ".4g")),
         *(
-            (words, number(numbers[name], ".4g"))
+            (
+                words + (_estimated(numbers) if "discarded" in name else ""),
+                number(numbers[name], ".4g"),
+            )
             for name, words in names.items()
             if numbers.get(name) is not None
         ),
