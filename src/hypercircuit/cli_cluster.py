@@ -21,7 +21,7 @@ def add_cluster_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     )
     doctor.add_argument("--out", metavar="DIR", default=".", help="where results would go")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    doctor.set_defaults(run=_doctor)
+    doctor.set_defaults(run=_doctor, needs_devices=False)
 
     estimate = commands.add_parser(
         "estimate", help="memory and time that `train` will take, from a short measurement"
