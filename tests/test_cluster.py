@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hypercircuit import run_submit
 from hypercircuit.cli import INTERRUPTED, main
 from hypercircuit.cluster import (
     JobScript,
@@ -467,6 +469,15 @@ def test_limit_of_members_is_said_to_do_nothing_for_a_run(work: Path, capsys, pr
     assert "slurm.parallel=4 has no effect: it limits the members of a sweep" in said.err
     assert "has no effect" not in said.out
     assert "%4" not in said.out
+
+
+def test_configurations_of_the_page_for_clusters_load(work: Path):
+    page = Path(run_submit.__file__).parent / "cluster" / "README.md"
+    blocks = re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        (work / "mine.toml").write_text(block)
+        assert load_config("mine.toml").slurm.time
 
 
 def test_folder_with_a_percent_sign(work: Path, capsys):

@@ -5,12 +5,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
+from hypercircuit.circuit import Brickwork, FreeMPS, Truncated
 from hypercircuit.cli import main
+from hypercircuit.cluster import note_command
+from hypercircuit.cluster.compile_cache import cache_settings
+from hypercircuit.cluster.compile_clock import CompileClock, without_cache
 from hypercircuit.cluster.cost import (
+    LOAD_SHARE,
+    SITE_FLOPS,
     STEP_FLOPS,
     Estimate,
     Sizes,
@@ -22,7 +32,9 @@ from hypercircuit.cluster.cost import (
     step_flops,
 )
 from hypercircuit.config import load_config
-from hypercircuit.run_estimate import estimate_run
+from hypercircuit.hamiltonian import compile_loss
+from hypercircuit.run_estimate import estimate_run, with_site_tensors
+from problems import Problem
 
 SIZES = Sizes(
     n_qubits=10,
@@ -37,6 +49,7 @@ SIZES = Sizes(
     operator_bond=16,
     contraction_flops=1e9,
 )
+SITES = dataclasses.replace(SIZES, site_bond=6, truncations=2, example_flops=7e4)
 SMALL = """
 [data]
 classes = [0, 1]
@@ -78,16 +91,38 @@ def test_formulas():
         step_flops("best", SIZES)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in STEP_FLOPS if kind != "contraction"])
-def test_more_qubits_are_more_work(kind: str):
-    larger = dataclasses.replace(SIZES, n_qubits=20, touched=10.0)
-    assert step_flops(kind, larger) > 1.5 * step_flops(kind, SIZES)
+def test_formulas_of_truncated_and_free_states():
+    # By hand: the state's 300 N (q + 1) X^3, and the optimiser's 10 P = 800.
+    state = 300 * 10 * 3 * 216 + 800
+    assert step_flops("cumulant", SITES) == state + 96 * 100 * 10 * 216
+    assert step_flops("exact", SITES) == state + 3 * 100 * 7e4
+    assert step_flops("sampled", SITES) == state + 48 * 32 * 10 * 36 + 2 * 32 * 1000
+    assert step_flops("statevector", SITES) == state + 48 * 1024 * 6
+    assert step_flops("mpo", SITES) == state + 10 * (96 * 16 * 216 + 48 * 256 * 36)
+    with pytest.raises(ValueError, match="no formula for energy 'contraction'"):
+        step_flops("contraction", SITES)
+    wider = dataclasses.replace(SITES, site_bond=24)
+    assert step_flops("cumulant", wider) == pytest.approx(64 * step_flops("cumulant", SITES), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [(kind, SIZES) for kind in STEP_FLOPS if kind != "contraction"]
+    + [(kind, SITES) for kind in SITE_FLOPS],
+)
+def test_more_qubits_are_more_work(kind: str, sizes: Sizes):
+    larger = dataclasses.replace(sizes, n_qubits=20, touched=10.0, example_flops=14e4)
+    assert step_flops(kind, larger) > 1.5 * step_flops(kind, sizes)
 
 
 def test_what_takes_too_long_is_measured_with_fewer_examples():
     assert measured_sizes(100, 1e6, 20.0) == (100,)
     assert measured_sizes(100, 1e10, 20.0) == (6, 25)
-    assert measured_sizes(100, 1e11, 20.0) == (1, 4)
+    assert measured_sizes(12665, 1e13, 20.0) == (4, 16)
+    # Differences of fewer are noise, unless each takes long.
+    assert measured_sizes(100, 1e11, 20.0) == (4, 16)
+    assert measured_sizes(100, 1e12, 20.0) == (1, 2)
+    assert measured_sizes(12, 3e10, 20.0) == (12,)
     assert measured_sizes(3, 1e15, 20.0) == (3,)
 
 
@@ -110,6 +145,86 @@ def test_suggestion():
     assert "--time=0:07:00" in found.describe()
     assert "--mem=2560M" in found.describe()
     assert json.loads(json.dumps(found.to_dict()))["seconds"] == pytest.approx(240)
+
+
+def test_start_with_compiled_programs():
+    stages = (
+        Stage("compile", "N", 1, 40.0, 2.0**30, "measured", 30.0),
+        Stage("decoding", "N", 1, 20.0, 2.0**30, "measured", 10.0),
+        Stage("steps", "N", 1000, 0.2, 2.0**30, "measured"),
+    )
+    found = Estimate(stages, 1.5 * 2**30, 2.0**20, 1e9, 5e9, "cpu", 2)
+    assert (found.seconds, found.compiled) == (pytest.approx(260), 40)
+    assert found.cached_seconds == pytest.approx(220 + LOAD_SHARE * 40)
+    text = found.describe()
+    assert "the run: 260 s at its first start" in text
+    assert f"\n{220 + LOAD_SHARE * 40:.0f} s with its programs in the compile cache" in text
+    # The job asks for the time of a first start.
+    assert found.suggested_minutes == 8
+    numbers = found.to_dict()
+    assert numbers["cached_seconds"] == found.cached_seconds
+    assert numbers["compiled_seconds"] == 40
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Path]:
+    """JAX's compile cache, of every program."""
+    wanted = cache_settings(tmp_path) | {"jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in wanted}
+    for name, value in wanted.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_programs_of_earlier_starts_are_not_read(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hypercircuit.cluster.compile_clock.MIN_COMPILE_SECONDS", 0.0)
+
+    def programs() -> set[str]:
+        return {path.name for path in cache.iterdir() if path.name.endswith("-cache")}
+
+    def compile_it(number: int = 4) -> None:
+        jax.jit(lambda x: x.T @ (x + number)).lower(np.ones((5, 4))).compile()
+
+    with CompileClock() as clock:
+        compile_it()
+        kept = programs()
+        assert kept
+        assert clock.lap() > 0
+        with without_cache():
+            compile_it(5)
+        assert clock.lap() > 0
+        assert programs() == kept
+        assert clock.lap() == 0
+    compile_it(6)
+    assert clock.lap() == 0
+    assert programs() > kept
+
+
+@pytest.mark.parametrize(
+    ("circuit", "bond", "truncations"),
+    [
+        (Truncated(Brickwork(8), 5), 5, 3),
+        (Truncated(Brickwork(4), 64), 4, 0),
+        (Truncated(Brickwork(12), 64), 8, 5),
+        (FreeMPS(5), 5, 0),
+        (Brickwork(8), 0, 0),
+    ],
+)
+def test_sizes_of_truncated_and_free_states(
+    circuit: Brickwork | Truncated | FreeMPS, bond: int, truncations: int
+):
+    """Of 6 qubits, whose state has no bond above 8."""
+    problem = Problem("logistic", 1, 5, step=0.5, n_examples=4)
+    hamiltonian = compile_loss(problem.network, problem.data, problem.loss_object)
+    depth = 1 if isinstance(circuit, FreeMPS) else circuit.depth
+    sizes = dataclasses.replace(SIZES, depth=depth)
+    found = with_site_tensors(sizes, hamiltonian, circuit)
+    assert (found.site_bond, found.truncations) == (bond, truncations)
+    assert (found.example_flops > 0) == (bond > 0)
 
 
 def test_processes_of_a_node_need_their_memory_together():
@@ -146,6 +261,16 @@ def test_processes_share_steps_and_the_final_energy_and_nothing_else(tmp_path: P
     assert shared["exchange"].count == 200
 
 
+TRUNCATED = ("state.engine=truncated", "circuit.depth=8", "state.max_bond=5")
+FREE = ("circuit.ansatz=free-mps",)
+ONE = ("network.outputs=1", "loss.kind=logistic")
+WHOLE = ("energy.kind=statevector", "train.batch_size=0")
+
+
+def of_small(*settings: str) -> list[str]:
+    return ["small.toml", *[word for each in settings for word in ("--set", each)]]
+
+
 def command(*words: str, cwd: Path) -> str:
     hidden = {"HYPERCIRCUIT_COMPILE_CACHE": "off", "JAX_ENABLE_X64": "0"}
     done = subprocess.run(
@@ -168,7 +293,16 @@ def command(*words: str, cwd: Path) -> str:
         pytest.param(
             ["--set", "train.steps=60", "--set", "train.evaluate_every=60"], id="7,850 qubits"
         ),
-        pytest.param(["small.toml", "--set", "energy.kind=sampled"], id="sampled"),
+        pytest.param(of_small("energy.kind=sampled"), id="sampled"),
+        pytest.param(of_small("energy.kind=exact"), id="exact"),
+        pytest.param(of_small(*WHOLE), id="statevector"),
+        pytest.param(of_small(*TRUNCATED), id="truncated"),
+        pytest.param(of_small(*TRUNCATED, "energy.kind=exact"), id="truncated, exact"),
+        pytest.param(of_small(*FREE, "state.max_bond=4"), id="free"),
+        pytest.param(
+            of_small("circuit.ansatz=graph", "circuit.depth=2", "energy.kind=contraction", *ONE),
+            id="contraction",
+        ),
     ],
 )
 def test_a_run_takes_what_was_estimated_within_a_factor_of_two(tmp_path: Path, settings: list[str]):
@@ -201,3 +335,22 @@ def test_bad_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     words += ["--set", "energy.kind=statevector", "--set", "slurm.processes=2"]
     assert main(["estimate", *words]) == 2
     assert "trains in one process" in capsys.readouterr().err
+
+
+def test_other_commands_have_no_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "config.toml"
+    file.write_text(SMALL)
+    note_command(tmp_path, "restarts")
+    assert main(["estimate", str(file)]) == 2
+    message = f"only `train` has an estimate, and {file} is of a folder for `restarts`"
+    assert message in capsys.readouterr().err
+    said: list[str] = []
+    words = ["restarts.count=7", "mpo.max_bond=5", "slurm.processes=2", *WHOLE]
+    with pytest.raises(ValueError, match="trains in one process"):
+        estimate_run(load_config(file, words), report=said.append)
+    begins = "this is an estimate of `hypercircuit train`; "
+    assert said == [
+        f"{begins}[restarts] is for `hypercircuit restarts`, of which there is none",
+        f"{begins}[mpo] is for `hypercircuit compile` (or for energy.kind='mpo'), of which there "
+        "is none",
+    ]
