@@ -1,7 +1,8 @@
 """What `test_distributed` compares: small work on one device, on several, and in processes.
 
 As a program it is one process of a run, ``python shared_work.py FOLDER PROCESSES ID COORDINATOR``,
-and writes what it found to FOLDER/found-ID.npz and FOLDER/said-ID.json.
+and writes what it found to FOLDER/found-ID.npz and FOLDER/said-ID.json; with ``stop`` as a fifth
+word only what a run says that is stopped.
 """
 
 import json
@@ -80,6 +81,7 @@ def descend(
     *,
     folder: Path | None = None,
     steps: int = STEPS,
+    evaluate_every: int = 3,
     seed: int = 3,
     penalty: KLPenalty | None = None,
     optimiser: optax.GradientTransformation | None = None,
@@ -93,7 +95,7 @@ def descend(
         # Not Adam, which blows up the rounding of gradients that are zero.
         optimiser=optimiser or optax.sgd(0.3, momentum=0.5),
         penalty=penalty,
-        schedule=Schedule(steps, batch_size=5, evaluate_every=3, checkpoint_every=2),
+        schedule=Schedule(steps, batch_size=5, evaluate_every=evaluate_every, checkpoint_every=2),
         seed=seed,
         params=params,
         validation=PROBLEM.data,
@@ -164,8 +166,14 @@ def stopped(mesh: Mesh | None, process: int, folder: Path) -> dict[str, Any]:
             prepared.batch = batch
             return prepared
 
-    result = descend(loss, Signalled(), mesh, folder=folder / "stopped", steps=1000)
-    return {"step": result.step, "status": result.status, "message": result.message}
+    where = folder / "stopped"
+    result = descend(loss, Signalled(), mesh, folder=where, steps=1000, evaluate_every=1000)
+    return {
+        "step": result.step,
+        "status": result.status,
+        "message": result.message,
+        "energies": [float(energy) for energy in result.history.energy],
+    }
 
 
 def refused(mesh: Mesh, process: int) -> list[str]:
@@ -191,9 +199,12 @@ def main() -> None:
         mesh = connect()
     assert mesh is not None
     said: dict[str, Any] = {"devices": len(Shards(mesh)), "reports": []}
-    np.savez(folder / f"found-{process}.npz", **work(mesh, folder))
+    everything = sys.argv[5:] != ["stop"]
+    if everything:
+        np.savez(folder / f"found-{process}.npz", **work(mesh, folder))
     if processes > 1:
         said["stopped"] = stopped(mesh, process, folder)
+    if processes > 1 and everything:
         said["refused"] = refused(mesh, process)
         said["run"] = train_run(
             Config.from_dict(RUN), folder / "run", report=said["reports"].append, mesh=mesh

@@ -1,7 +1,7 @@
 """A Slurm cluster of two nodes on this one machine, for tests: munged, slurmctld and two slurmd.
 
-Everything it writes lies in one folder, but for a line with the nodes' names in /etc/hosts, and its
-clients find it through SLURM_CONF alone::
+Everything it writes lies in one folder, but for a line with the nodes' names in /etc/hosts, taken
+out again at the end, and its clients find it through SLURM_CONF alone::
 
     with slurm_cluster(folder) as cluster:
         cluster.run("sinfo")
@@ -24,6 +24,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "srun")
 NODES = ("n1", "n2")
+HOSTS = Path("/etc/hosts")
 _CONFIG = """\
 ClusterName=hypercircuit
 SlurmctldHost={host}(127.0.0.1)
@@ -139,7 +140,7 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
     ports = _free_ports(1 + len(NODES))
     nodes = "\n".join(
         f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={port} "
-        "CPUs=1 State=UNKNOWN"
+        "CPUs=1 RealMemory=1024 State=UNKNOWN"
         for name, port in zip(NODES, ports[1:], strict=True)
     )
     (folder / "slurm.conf").write_text(
@@ -171,7 +172,7 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
     }
     daemons: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        _name_nodes()
+        _name_nodes(folder)
         for name, command in commands.items():
             daemons[name] = _start(folder, name, command)
             if name == "munged":
@@ -183,16 +184,29 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
             raise AssertionError(f"{error}\n{cluster.logs()}") from None
         yield cluster
     finally:
-        _end(folder, daemons)
+        try:
+            _end(folder, daemons)
+        finally:
+            _forget_nodes(folder)
 
 
-def _name_nodes() -> None:
+def _hosts_line(folder: Path) -> str:
+    """Every cluster's own: another one on this machine keeps its line."""
+    return f"127.0.0.1 {' '.join(NODES)}  # {folder}\n"
+
+
+def _name_nodes(folder: Path) -> None:
     """Name the nodes in the hosts file, as on a real cluster: processes call each other."""
-    hosts = Path("/etc/hosts")
-    text = hosts.read_text()
-    line = f"127.0.0.1 {' '.join(NODES)}\n"
-    if line not in text:
-        hosts.write_text(f"{text.rstrip()}\n{line}")
+    begins = HOSTS.read_text().endswith("\n")
+    with HOSTS.open("a") as file:
+        file.write(f"{'' if begins else chr(10)}{_hosts_line(folder)}")
+
+
+def _forget_nodes(folder: Path) -> None:
+    """Take the line out again; in place, because a container cannot replace the file."""
+    text = HOSTS.read_text()
+    if _hosts_line(folder) in text:
+        HOSTS.write_text(text.replace(_hosts_line(folder), ""))
 
 
 def _start(folder: Path, name: str, command: list[str]) -> subprocess.Popen[bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hypercircuit import run_submit
 from hypercircuit.cli import INTERRUPTED, main
 from hypercircuit.cluster import (
     JobScript,
@@ -224,6 +226,8 @@ def test_no_requeue_and_other_commands(work: Path, capsys):
         ("time=soon", "slurm.time must be minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, got 'soon'"),
         ("time=1:2", 'for example "12:00:00"'),
         ("memory=lots", "slurm.memory must be a number with K, M, G or T, got 'lots'"),
+        ("memory=1", "slurm.memory must be at least 256M, got '1'; a number without a unit is one"),
+        ("memory=2000K", "slurm.memory must be at least 256M, got '2000K'"),
         ("gpu_type=a100", "slurm.gpu_type='a100' is used only with slurm.gpus above 0"),
         ("grace=1", "slurm.grace must be at least 10"),
         ("cpus=0", "slurm.cpus must be at least 1"),
@@ -316,6 +320,31 @@ def test_members_that_ended_run_or_wait_are_left_out(work: Path, capsys, program
     assert "    waits: Priority\n" in shown
 
 
+def test_members_in_the_queue_again_wait(work: Path, capsys, programs: Path, monkeypatch):
+    dry_run(capsys, "tiny.toml", "--grid", "train.seed=0:2", "--out", "sweep")
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    for member in read_sweep("sweep"):
+        begin_attempt(member.folder)
+        end_attempt(member.folder, "failed", "no data", 1.0)
+    lines = [
+        f"12_0|PENDING||Resources|hypercircuit 0 {work}/sweep",
+        f"12_1|RUNNING|n2|None|hypercircuit 0 {work}/sweep",
+    ]
+    stand_in(programs, "squeue", "\n".join(lines))
+    states, _ = folder_states("sweep")
+    assert [(state.status, state.node) for state in states] == [("waiting", ""), ("waiting", "n2")]
+    words = [line.split() for line in describe_states("sweep").splitlines()]
+    assert describe_states("sweep").startswith("2 members: 2 waiting, 1 of them in the queue\n")
+    assert words[2] == ["0000-seed0", "waiting", "pending", "12_0", "-", "-", "-"]
+    assert words[3:5] == [["waits:", "Resources"], ["failed", "before:", "no", "data"]]
+    assert words[5][:5] == ["0001-seed1", "waiting", "running", "12_1", "n2"]
+    stand_in(programs, "squeue", "")
+    assert [(state.status, state.node) for state in folder_states("sweep")[0]] == [
+        ("failed", "n7"),
+        ("failed", "n7"),
+    ]
+
+
 def test_arrays_are_split_by_size_and_resources(work: Path, capsys, monkeypatch):
     """Slurm's indices end at MaxArraySize, and the jobs of an array have the same resources."""
     monkeypatch.setattr("hypercircuit.run_submit.ARRAY_SIZE", 4)
@@ -405,6 +434,14 @@ def test_limits_in_seconds(text: str, seconds: int | None):
             "got --command compile",
         ),
         (["tiny.toml", "--set", "optimiser.name=adamm"], "adamm"),
+        (
+            ["tiny.toml", "--out", "new", "--set", "data.path=none.npz"],
+            "hypercircuit: data.path must exist where the job is submitted, found no /",
+        ),
+        (
+            ["tiny.toml", "--out", "new", "--zip", "data.path=points.npz,none.npz"],
+            "member 0001-pathnone.npz: data.path must exist",
+        ),
     ],
 )
 def test_what_cannot_be_submitted_is_refused(arguments: list[str], message: str, work, capsys):
@@ -412,6 +449,41 @@ def test_what_cannot_be_submitted_is_refused(arguments: list[str], message: str,
     dry_run(capsys, "tiny.toml", "--grid", "train.seed=0:2", "--out", "sweep")
     (work / "programs").mkdir()
     assert message in failed(capsys, "submit", *arguments, "--dry-run")
+    assert not (work / "new").exists()
+
+
+def test_data_that_are_gone_are_missed_before_a_folder_is_submitted_again(work: Path, capsys):
+    dry_run(capsys, "tiny.toml", "--out", "out")
+    dry_run(capsys, "tiny.toml", "--grid", "train.seed=0:2", "--out", "sweep")
+    (read_sweep("sweep")[0].folder / "result.json").write_text('{"status": "finished"}')
+    (work / "points.npz").unlink()
+    assert f"found no {work}/points.npz" in failed(capsys, "submit", "out", "--dry-run")
+    message = failed(capsys, "submit", "sweep", "--dry-run")
+    assert "hypercircuit: member 0001-seed1: data.path must exist" in message
+
+
+def test_limit_of_members_is_said_to_do_nothing_for_a_run(work: Path, capsys, programs: Path):
+    words = ["submit", "tiny.toml", "--out", "out", "--set", "slurm.parallel=4"]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert "slurm.parallel=4 has no effect: it limits the members of a sweep" in said.err
+    assert "has no effect" not in said.out
+    assert "%4" not in said.out
+
+
+def test_configurations_of_the_page_for_clusters_load(work: Path):
+    page = Path(run_submit.__file__).parent / "cluster" / "README.md"
+    blocks = re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        (work / "mine.toml").write_text(block)
+        assert load_config("mine.toml").slurm.time
+
+
+def test_folder_with_a_percent_sign(work: Path, capsys):
+    text = dry_run(capsys, "tiny.toml", "--out", "50%jobs")
+    assert f"#SBATCH --output={work}/50%%jobs/slurm/%j.txt\n" in text
+    assert f"#SBATCH --comment='hypercircuit 0 {work}/50%jobs'\n" in text
 
 
 def test_machine_without_slurm_is_told_what_to_do(work: Path, capsys, programs: Path):
@@ -421,8 +493,9 @@ def test_machine_without_slurm_is_told_what_to_do(work: Path, capsys, programs: 
     assert "the queue is not known: squeue is not found" in capsys.readouterr().out
     stand_in(programs, "squeue", "")
     assert "sbatch is not found: there is no Slurm" in failed(capsys, "submit", "out")
-    stand_in(programs, "squeue", "slurm_load_jobs error: Unable to contact", code=1)
-    with pytest.raises(NoSlurm, match="squeue failed: slurm_load_jobs error: Unable to contact"):
+    lines = ["error: Unknown host", "error: DNS SRV lookup failed", "fatal: no configuration"]
+    stand_in(programs, "squeue", "\n".join(f"squeue: {line}" for line in lines), code=1)
+    with pytest.raises(NoSlurm, match=r"^squeue failed: fatal: no configuration$"):
         queued_jobs()
     assert endings(["5"]) == {}
 

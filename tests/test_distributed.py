@@ -70,6 +70,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes wrote of a run that a signal to one of them stops, and nothing else."""
+    folder = tmp_path_factory.mktemp("stopped")
+    address = f"127.0.0.1:{free_port()}"
+    finish({folder / f"stderr-{n}": start(folder, 2, n, address, "stop") for n in range(2)})
+    return folder
+
+
+@pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     with jax.enable_x64(True):
         return shared_work.work(None, tmp_path_factory.mktemp("alone"))
@@ -104,15 +113,20 @@ def test_resumed_run_equals_an_undisturbed_one(pair: Path):
         np.testing.assert_array_equal(found["resumed-params"], found["cumulant-params"])
 
 
-@pytest.mark.slow
-def test_signal_to_one_process_stops_both_after_the_same_step(pair: Path):
-    first, second = (said(pair, process)["stopped"] for process in range(2))
+def test_signal_to_one_process_stops_both_after_the_same_step(
+    stopped: Path, expected: dict[str, np.ndarray]
+):
+    """Their steps until then are those of one process."""
+    first, second = (said(stopped, process)["stopped"] for process in range(2))
     assert first == second
+    energies = expected["cumulant-energy"]
+    np.testing.assert_allclose(first["energies"][: len(energies)], energies, rtol=1e-10)
+    assert len(first["energies"]) == first["step"]
     assert first["status"] == "interrupted"
     assert "SIGTERM" in first["message"]
     # Compiling lays out one batch: the ninth is that of the eighth step.
     assert first["step"] in (7, 8, 9)
-    names = [path.name for path in (pair / "stopped" / "checkpoints").iterdir()]
+    names = [path.name for path in (stopped / "stopped" / "checkpoints").iterdir()]
     assert f"checkpoint-{first['step']:08d}.npz" in names
 
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -144,6 +147,42 @@ def test_this_machine(tmp_path: Path):
     assert found.seconds_left == pytest.approx(600, abs=60)
     assert list(tmp_path.iterdir()) == [cache]
     assert not [each for each in examine(found) if each.state == "wrong"]
+
+
+@pytest.mark.parametrize("command", ["doctor", "train"])
+def test_platform_without_a_plugin(tmp_path: Path, command: str):
+    """JAX itself ends in an assertion without words."""
+    words = {"doctor": (), "train": ("--out", "run")}[command]
+    done = subprocess.run(
+        [sys.executable, "-m", "hypercircuit.cli", command, *words],
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "cuda", "HYPERCIRCUIT_COMPILE_CACHE": "off"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    reason = "no plugin is installed for these platforms (JAX_PLATFORMS=cuda)"
+    remedy = "unset JAX_PLATFORMS, or install the plugin of the platform that it names"
+    if command == "doctor":
+        assert done.returncode == 1, done.stderr
+        assert f"wrong    devices        JAX finds none: {reason}\n" in done.stdout
+        assert remedy in done.stdout
+    else:
+        assert done.returncode == 2, done.stderr
+        assert done.stderr == f"hypercircuit: JAX finds no device: {reason}; {remedy}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_commands_without_a_device_end_before_they_begin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def local_devices() -> None:
+        raise RuntimeError("no GPU\nand more")
+
+    monkeypatch.setattr("jax.local_devices", local_devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    assert main(["sample", "nowhere", "-n", "1"]) == 2
+    assert "hypercircuit: JAX finds no device: no GPU; unset JAX_PL" in capsys.readouterr().err
 
 
 def test_command(

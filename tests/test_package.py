@@ -20,6 +20,7 @@ README = ROOT / "README.md"
 #: Data flows from top to bottom: a room imports only from rooms above it.
 ROOMS = (
     "_cores",
+    "_devices",
     "_files",
     "_locks",
     "_hdf5",

@@ -22,7 +22,7 @@ from hypercircuit.cli import main
 from hypercircuit.cluster import JobScript
 from hypercircuit.run_submit import folder_states
 from hypercircuit.run_sweep import read_sweep
-from slurm_cluster import NODES, Cluster, processes_of, slurm_cluster, why_not
+from slurm_cluster import HOSTS, NODES, Cluster, processes_of, slurm_cluster, why_not
 from test_sweep import CONFIG, write_points
 
 pytestmark = [
@@ -50,12 +50,15 @@ LONG = [f"train.steps={STEPS}", "train.checkpoint_every=500", "train.evaluate_ev
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("slurm")
+    hosts = HOSTS.read_text()
     try:
         with slurm_cluster(folder) as cluster:
             yield cluster
     finally:
         left = processes_of(folder)
     assert not left, f"the cluster left the processes {left}"
+    assert str(folder) not in HOSTS.read_text()
+    assert HOSTS.read_text().startswith(hosts.rstrip())
 
 
 @pytest.fixture
@@ -271,10 +274,12 @@ def test_killed_member_of_an_array_is_submitted_alone(cluster: Cluster, work: Pa
     """Of two members one is killed with -9 while it trains; submitted again it loses little."""
     axes = ["--zip", "train.seed=1,0", "--zip", f"train.steps=9,{STEPS}"]
     command = ["submit", "tiny.toml", "--out", "sweep", *axes, *settings(*LONG[1:])]
-    assert main([*command, *settings("slurm.parallel=2", "slurm.time=30", "slurm.memory=1")]) == 0
+    assert (
+        main([*command, *settings("slurm.parallel=2", "slurm.time=30", "slurm.memory=1000")]) == 0
+    )
     first, *_ = re.findall(r"job (\d+): 2 members", capsys.readouterr().out)
     kept = (work / "sweep" / "slurm" / f"{first}_submission.sh").read_text()
-    for option in ("array=0-1%2", "time=30", "mem=1", "signal=B:USR1@120", "cpus-per-task=1"):
+    for option in ("array=0-1%2", "time=30", "mem=1000", "signal=B:USR1@120", "cpus-per-task=1"):
         assert f"#SBATCH --{option}\n" in kept
     assert main(["submit", "sweep"]) == 0
     assert "not submitted: 2 run or are in the queue" in capsys.readouterr().out

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ._devices import require_devices
 from ._files import write_atomically
 from .cli_cluster import add_cluster_commands
 from .cli_submit import add_submit_commands
@@ -45,15 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = spell_out(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
-    if not getattr(options, "computes", True):
+    computes = getattr(options, "computes", True)
+    if not computes:
         # An accelerator's memory belongs to the processes that this one starts.
         jax.config.update("jax_platforms", "cpu")
     try:
         with stop_where_nothing_is_lost():
             if arguments is None:
                 limit_threads(os.environ)
-                if getattr(options, "computes", True):
+                if computes:
                     _keep_programs()
+            # `train`, `restarts` and `compile` first meet the other processes, in `connect`.
+            if computes and getattr(options, "needs_devices", not hasattr(options, "coordinator")):
+                require_devices()
             return options.run(options)
     except (ValueError, OSError) as error:
         print(f"hypercircuit: {error}", file=sys.stderr)

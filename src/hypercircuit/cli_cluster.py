@@ -6,11 +6,13 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import jax
 
+from .cluster import read_command
 from .cluster.doctor import examine, exit_code, look
-from .config import load_config
+from .config import ConfigError, load_config
 from .run_estimate import estimate_run
 
 
@@ -21,10 +23,14 @@ def add_cluster_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     )
     doctor.add_argument("--out", metavar="DIR", default=".", help="where results would go")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    doctor.set_defaults(run=_doctor)
+    doctor.set_defaults(run=_doctor, needs_devices=False)
 
     estimate = commands.add_parser(
-        "estimate", help="memory and time that `train` will take, from a short measurement"
+        "estimate",
+        help="memory and time that `train` will take, from a short measurement",
+        description="Memory and time that `train` will take on a machine like this one, from a "
+        "short measurement of its parts. There is no estimate of `restarts` and `compile`; the "
+        "members of a sweep are runs of `train`: estimate one of them with --set.",
     )
     estimate.add_argument("config", nargs="?", metavar="CONFIG.toml")
     estimate.add_argument(
@@ -62,6 +68,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _estimate(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.settings, options.profile)
+    command = read_command(Path(options.config).parent) if options.config else ""
+    if command not in ("", "train"):
+        raise ConfigError(
+            f"only `train` has an estimate, and {options.config} is of a folder for `{command}`; "
+            "let that command run for some minutes and look at its progress and memory"
+        )
     with jax.enable_x64(config.train.precision == "float64"):
         found = estimate_run(
             config,

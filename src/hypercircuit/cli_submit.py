@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .config import ConfigError, load_config
-from .run_submit import COMMANDS, describe_states, plan_jobs, prepare_run, submit_folder
+from .run_submit import COMMANDS, check_data, describe_states, plan_jobs, prepare_run, submit_folder
 from .run_sweep import plan_sweep, write_sweep
 from .study.grid import parse_axis
 
@@ -81,6 +81,8 @@ def _submit(options: argparse.Namespace) -> int:
         if plan.jobs:
             plan.write_scripts()
             print(plan.text())
+            if plan.note:
+                print(f"hypercircuit: {plan.note}", file=sys.stderr)
         else:
             print(f"nothing to submit: {plan.left_out}", file=sys.stderr)
     else:
@@ -108,6 +110,8 @@ def _prepare(options: argparse.Namespace) -> Path:
         overrides=options.settings,
         profile=options.profile,
     )
+    for member, config in zip(plan.folders, plan.configs, strict=True):
+        check_data(config, f"member {member}: ")
     folder = Path(options.out or Path("runs") / f"{name}-sweep")
     write_sweep(plan, folder)
     return folder

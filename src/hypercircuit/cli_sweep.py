@@ -115,7 +115,7 @@ def add_sweep_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
             f"--{name}", type=kind, default=default, help=f"{words} (default: {default:g})"
         )
     compare.add_argument("--out", metavar="DIR", help="default: SWEEP/compare")
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=_compare, needs_devices=False)
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:

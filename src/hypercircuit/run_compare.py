@@ -289,7 +289,7 @@ def _compare_bonds(
     for at, group in enumerate(groups):
         rest = {key: value for key, value in group.settings.items() if key != bond_key}
         series.setdefault(in_words(rest), []).append(at)
-    fits = []
+    fits: list[tuple[Mapping[str, Any], list[Mapping[str, Any]], Extrapolation]] = []
     for places in series.values():
         chosen = [groups[at] for at in places]
         rest = {key: value for key, value in chosen[0].settings.items() if key != bond_key}

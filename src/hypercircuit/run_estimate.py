@@ -23,7 +23,8 @@ import numpy as np
 from ._cores import CPULimit
 from ._precision import check_precision
 from ._threads import one_lapack_thread
-from .circuit import Ansatz, FreeMPS, Graph
+from .circuit import Ansatz, FreeMPS, Graph, Truncated
+from .cluster.compile_clock import CompileClock, without_cache
 from .cluster.cost import (
     FURTHER_COMPRESSIONS,
     Estimate,
@@ -37,6 +38,7 @@ from .cluster.cost import (
     trust_checks,
 )
 from .config import Config
+from .config.sections import MPOConfig, RestartsConfig
 from .config.slurm import SIGNAL_LEAD
 from .data import Dataset, map_splits
 from .decode import decode
@@ -51,6 +53,7 @@ from .energy import (
     sampled_energy,
     why_not_exact,
 )
+from .energy.exact import site_operations
 from .hamiltonian import LossHamiltonian, compile_loss
 from .methods import (
     Report,
@@ -76,7 +79,10 @@ _FIGURE_SECONDS = 3.0
 
 
 class _Measured(NamedTuple):
-    """Seconds of the parts of training with some number of examples, and planned bytes."""
+    """Seconds of the parts of training with some number of examples, and planned bytes.
+
+    `xla_*` are those of a part in which XLA compiles what a compile cache keeps.
+    """
 
     prepare: float
     compile: float
@@ -86,6 +92,9 @@ class _Measured(NamedTuple):
     trust: float
     save: float
     planned: float
+    xla_prepare: float
+    xla_compile: float
+    xla_evaluate: float
 
 
 @one_lapack_thread()
@@ -98,6 +107,8 @@ def estimate_run(
     report: Report = print,
 ) -> Estimate:
     """What `hypercircuit train` of a configuration will take on machines like this one.
+
+    The compile cache is neither read nor written meanwhile.
 
     A run of several processes is measured by the share of one of them, on its first device; call
     this with as many cores as one process will have.
@@ -115,6 +126,7 @@ def estimate_run(
         raise ValueError(f"steps must be at least 1, got {steps}; leave it out for train.steps")
     if not budget > 0:
         raise ValueError(f"budget must be above 0 seconds, got {budget:g}; the default is 20")
+    _report_others(config, report)
     processes = config.slurm.processes if processes is None else processes
     if processes < 1:
         raise ValueError(
@@ -124,14 +136,39 @@ def estimate_run(
         check_shared(config)
     steps = config.train.steps if steps is None else steps
     check_precision(config.train.precision)
+    with without_cache(), CompileClock() as clock:
+        return _estimated(config, steps, budget, processes, report, clock)
+
+
+def _report_others(config: Config, report: Report) -> None:
+    """Say of what a configuration also has settings for that this is no estimate."""
+    others = []
+    if config.restarts != RestartsConfig():
+        others.append("[restarts] is for `hypercircuit restarts`")
+    if config.mpo != MPOConfig() and config.energy.kind != "mpo":
+        others.append("[mpo] is for `hypercircuit compile` (or for energy.kind='mpo')")
+    for other in others:
+        report(f"this is an estimate of `hypercircuit train`; {other}, of which there is none")
+
+
+def _estimated(
+    config: Config,
+    steps: int,
+    budget: float,
+    processes: int,
+    report: Report,
+    clock: CompileClock,
+) -> Estimate:
     stages = [_stage("start", "Python and imports", 1, _process_seconds(), "measured")]
     begun = time.perf_counter()
     problem = build_problem(config)
     hamiltonian = compile_loss(
         problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
     )
+    _params(config, problem).block_until_ready()
     seconds, n = time.perf_counter() - begun, hamiltonian.n_examples
-    stages.append(_stage("data and loss", f"{n} examples", 1, seconds, "measured"))
+    words = f"{n} examples"
+    stages.append(_stage("data and loss", words, 1, seconds, "measured", clock.lap()))
     kind = configured_energy(config, hamiltonian, problem.circuit, report)
     if isinstance(kind, Contraction):
         check_budget(config, problem, hamiltonian, kind, report)
@@ -142,14 +179,14 @@ def estimate_run(
     full = n if complete else sizes.batch
     flops = step_flops(name, sizes)
     wanted = measured_sizes(full, max(start_flops(name, sizes), flops), budget)
-    found = [_measure(config, problem, hamiltonian, kind, m, full, budget) for m in wanted]
+    found = [_measure(config, problem, hamiltonian, kind, m, full, budget, clock) for m in wanted]
     law = _Measured(*(extrapolate(wanted, column, full) for column in zip(*found, strict=True)))
     how = "measured" if wanted == (full,) else f"extrapolated from {wanted[0]} and {wanted[1]}"
     evaluations = -(-steps // config.train.evaluate_every)
     of = f"{sizes.n_qubits} qubits, {name}, {sizes.batch} examples"
     stages += [
-        _stage("preparation", f"{n} examples", 1, law.prepare, how),
-        _stage("compile", of, 1, law.compile, how),
+        _stage("preparation", f"{n} examples", 1, law.prepare, how, law.xla_prepare),
+        _stage("compile", of, 1, law.compile, how, law.xla_compile),
         _stage("steps", of, steps, law.step, how),
         _stage(
             "first evaluation",
@@ -157,6 +194,7 @@ def estimate_run(
             1,
             law.evaluate_first,
             how,
+            law.xla_evaluate,
         ),
     ]
     if evaluations > 1:
@@ -170,13 +208,13 @@ def estimate_run(
         stages.append(_stage("exchange", words, steps, seconds, "assumed"))
     saves = steps // config.train.checkpoint_every + 1
     stages.append(_stage("checkpoints", f"{sizes.n_params} angles", saves, law.save, how))
-    stages.append(_decoding(config, problem))
-    stages += _final(config, problem, hamiltonian, sizes, law, budget, processes)
+    stages.append(_decoding(config, problem, clock))
+    stages += _final(config, problem, hamiltonian, sizes, law, budget, processes, clock)
     if isinstance(kind, MPO):
         words = "as long as one compression"
         stages.append(_stage("classical search", words, 1, law.prepare, "assumed"))
     if config.state.diagnostics:
-        stages.append(_diagnosing(config, problem, hamiltonian))
+        stages.append(_diagnosing(config, problem, hamiltonian, clock))
     stages.append(_stage("figures", "", 1, _FIGURE_SECONDS, "assumed"))
     more = max(0.0, law.planned - found[-1].planned)
     on_host = jax.devices()[0].platform == "cpu"
@@ -228,6 +266,7 @@ def _sizes(
         frequencies=64.0 if terms is None else float(np.mean(terms)),
         touched=touched,
     )
+    sizes = with_site_tensors(sizes, hamiltonian, circuit)
     if isinstance(kind, Contraction):
         dtype = np.dtype(config.train.precision)
         chain: Any = circuit
@@ -240,6 +279,22 @@ def _sizes(
     if isinstance(kind, MPO):
         return "mpo", dataclasses.replace(sizes, operator_bond=config.mpo.max_bond)
     return ("statevector" if isinstance(kind, Statevector) else "exact"), sizes
+
+
+def with_site_tensors(sizes: Sizes, hamiltonian: LossHamiltonian, circuit: Ansatz) -> Sizes:
+    """The sizes with what the formulas of truncated and free states need; of others as they are."""
+    if not isinstance(circuit, (Truncated, FreeMPS)):
+        return sizes
+    bond = min(circuit.max_bond, 2 ** (hamiltonian.n_qubits // 2))
+    if isinstance(circuit, Truncated):
+        bond = min(bond, circuit.circuit.max_bond)
+    exact_layers = 2 * (bond.bit_length() - 1) + 1
+    return dataclasses.replace(
+        sizes,
+        site_bond=bond,
+        truncations=max(0, sizes.depth - exact_layers),
+        example_flops=sum(site_operations(hamiltonian, circuit)),
+    )
 
 
 def _batch(config: Config, n_examples: int) -> int:
@@ -265,6 +320,7 @@ def _measure(
     size: int,
     full: int,
     budget: float,
+    clock: CompileClock,
 ) -> _Measured:
     """Carry out the parts of training with batches of `size` examples (`full` in the run)."""
     batch_size = size
@@ -279,6 +335,7 @@ def _measure(
         batch_size=batch_size,
         check_examples=max(1, config.energy.check_examples * size // full),
     )
+    clock.lap()
     with tempfile.TemporaryDirectory() as folder:
         probe = Probe(
             hamiltonian,
@@ -292,13 +349,15 @@ def _measure(
             validation=validation,
             folder=Path(folder),
         )
-        compiling = probe.compile()
+        xla_prepare = clock.lap()
+        compiling, xla_compile = probe.compile(), clock.lap()
         # The first step also pays for the first use of memory.
         first, begun = probe.step(), time.perf_counter()
         seconds: list[float] = []
         while len(seconds) < _MOST_STEPS and time.perf_counter() - begun < budget - first:
             seconds.append(probe.step())
-        evaluate_first = probe.evaluate()
+        clock.lap()
+        evaluate_first, xla_evaluate = probe.evaluate(), clock.lap()
         probe.step()
         evaluate = probe.evaluate()
         return _Measured(
@@ -310,28 +369,33 @@ def _measure(
             probe.trust(),
             probe.save(),
             float(probe.planned_bytes),
+            xla_prepare,
+            xla_compile,
+            xla_evaluate,
         )
 
 
 def _following(kind: MPO, steps: int, law: _Measured, how: str) -> list[Stage]:
-    """What the trust region of operators takes, in the metric of the state."""
-    checks = trust_checks(kind.metric, steps, kind.check_every)
-    more = min(FURTHER_COMPRESSIONS, checks)
+    """What the trust region of operators takes: it is measured in any metric, and left in one."""
+    checks = trust_checks(steps, kind.check_every)
     if not checks:
         return []
-    return [
-        _stage("trust region", f"{kind.samples} samples", checks, law.trust, how),
-        _stage("compressions", f"{more} more, each as the first", more, law.prepare, "assumed"),
-    ]
+    stages = [_stage("trust region", f"{kind.samples} samples", checks, law.trust, how)]
+    if kind.metric != "uniform":
+        more = min(FURTHER_COMPRESSIONS, checks)
+        words = f"{more} more, each as the first"
+        stages.append(_stage("compressions", words, more, law.prepare, "assumed"))
+    return stages
 
 
-def _decoding(config: Config, problem: Problem) -> Stage:
+def _decoding(config: Config, problem: Problem, clock: CompileClock) -> Stage:
     """Sampling and the beam search as they are; scoring in proportion to the examples."""
     circuit, splits, settings = problem.circuit, problem.splits, config.decode
     params = _params(config, problem)
     parts = (splits.train, splits.validation, splits.test)[:: 1 if splits.held_out else 2]
     total = sum(map(len, parts))
-    seconds, scored = [], []
+    seconds, scored, compiled = [], [], []
+    clock.lap()
     for size in (_SCORED[0], *_SCORED):
         small = map_splits(splits, functools.partial(_first, n=size))
         begun = time.perf_counter()
@@ -347,22 +411,28 @@ def _decoding(config: Config, problem: Problem) -> Stage:
             state=born_state(config, circuit, params),
         )
         seconds.append(time.perf_counter() - begun)
+        compiled.append(clock.lap())
         scored.append(sum(min(size, len(part)) for part in parts))
     compiling = seconds[0] - seconds[1]
     each = seconds[1]
     if scored[2] > scored[1]:
         each = extrapolate(scored[1:], seconds[1:], total)
     words = f"{settings.samples + 2} networks, {total} examples"
-    return _stage("decoding", words, 1, max(0.0, compiling) + each, "extrapolated")
+    # The first alone contains what is compiled; the last one's other shape is not in `each`.
+    xla = min(compiled[0], max(0.0, compiling))
+    return _stage("decoding", words, 1, max(0.0, compiling) + each, "extrapolated", xla)
 
 
-def _diagnosing(config: Config, problem: Problem, hamiltonian: LossHamiltonian) -> Stage:
+def _diagnosing(
+    config: Config, problem: Problem, hamiltonian: LossHamiltonian, clock: CompileClock
+) -> Stage:
     """Entropies and the errors of truncation, as they are."""
     n_examples, begun = config.energy.check_examples, time.perf_counter()
     params = _params(config, problem)
+    clock.lap()
     diagnose(hamiltonian, problem.circuit, params, n_examples=n_examples, seed=config.train.seed)
     seconds = time.perf_counter() - begun
-    return _stage("diagnostics", f"{n_examples} examples", 1, seconds, "measured")
+    return _stage("diagnostics", f"{n_examples} examples", 1, seconds, "measured", clock.lap())
 
 
 def _first(data: Dataset, n: int) -> Dataset:
@@ -377,6 +447,7 @@ def _final(
     law: _Measured,
     budget: float,
     processes: int,
+    clock: CompileClock,
 ) -> list[Stage]:
     """The energy of the end, whose batches the processes share out."""
     n = min(config.decode.final_examples or hamiltonian.n_examples, hamiltonian.n_examples)
@@ -385,18 +456,22 @@ def _final(
     if config.energy.kind != "statevector" and why_not_exact(hamiltonian, circuit) is not None:
         n_samples = config.decode.energy_samples
         wanted = measured_sizes(n, 2.0 * n * n_samples * sizes.n_qubits, budget)
-        seconds = []
+        seconds, compiled = [], []
+        clock.lap()
         for m in wanted:
             begun = time.perf_counter()
             small = hamiltonian.subset(np.arange(m)) if m < hamiltonian.n_examples else hamiltonian
             sampled_energy(small, circuit, params, jax.random.key(0), n_samples)
             seconds.append(time.perf_counter() - begun)
+            compiled.append(clock.lap())
         how = "measured" if len(wanted) == 1 else f"extrapolated from {wanted[0]} and {wanted[1]}"
         words = f"{n} examples, {n_samples} samples"
-        return [_stage("final energy", words, 1, extrapolate(wanted, seconds, n), how)]
+        each, xla = (extrapolate(wanted, column, n) for column in (seconds, compiled))
+        return [_stage("final energy", words, 1, each, how, xla)]
     if config.energy.kind == "statevector":
         seconds_all = law.prepare + law.compile + law.step
-        return [_stage("final energy", f"{n} examples", 1, seconds_all, "as one step")]
+        words = f"{n} examples"
+        return [_stage("final energy", words, 1, seconds_all, "as one step", law.xla_compile)]
     graph = isinstance(circuit, Graph)
     # Batches of this size in every process, as `exact_energy` makes them.
     each = _batch(config, hamiltonian.n_examples) if graph else _FINAL_BATCH
@@ -408,20 +483,26 @@ def _final(
     )
     flops = step_flops("contraction" if graph else "exact", sizes)
     wanted = measured_sizes(size, flops, budget)
-    found = [_final_batch(kind, hamiltonian, circuit, params, m) for m in wanted]
-    first, again = (extrapolate(wanted, column, size) for column in zip(*found, strict=True))
+    found = [_final_batch(kind, hamiltonian, circuit, params, m, clock) for m in wanted]
+    first, again, xla = (extrapolate(wanted, column, size) for column in zip(*found, strict=True))
     how = "measured" if len(wanted) == 1 else f"extrapolated from {wanted[0]} and {wanted[1]}"
     words, batches = f"{size} examples each", -(-n // whole)
     return [
-        _stage("final, compile", words, 1, max(0.0, first - again), how),
+        _stage("final, compile", words, 1, max(0.0, first - again), how, xla),
         _stage("final energy", words, batches, again, how),
     ]
 
 
 def _final_batch(
-    kind: EnergyKind, hamiltonian: LossHamiltonian, circuit: Any, params: jax.Array, size: int
-) -> tuple[float, float]:
-    """Seconds of the first batch, preparation included, and of another."""
+    kind: EnergyKind,
+    hamiltonian: LossHamiltonian,
+    circuit: Any,
+    params: jax.Array,
+    size: int,
+    clock: CompileClock,
+) -> tuple[float, float, float]:
+    """Seconds of the first batch, preparation included, of another, and of XLA's compiling."""
+    clock.lap()
     begun = time.perf_counter()
     prepared = kind.prepare(hamiltonian, circuit, batch_size=size, dtype=np.dtype(params.dtype))
     function, seconds = prepared.value_function(), []
@@ -429,11 +510,13 @@ def _final_batch(
         np.asarray(function(params, prepared.batch(np.arange(size))))
         seconds.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-    return seconds[0], seconds[1]
+    return seconds[0], seconds[1], clock.lap()
 
 
-def _stage(name: str, inputs: str, count: int, seconds_each: float, how: str) -> Stage:
-    return Stage(name, inputs, count, seconds_each, float(_peak_bytes()), how)
+def _stage(
+    name: str, inputs: str, count: int, seconds_each: float, how: str, compiled: float = 0.0
+) -> Stage:
+    return Stage(name, inputs, count, seconds_each, float(_peak_bytes()), how, compiled)
 
 
 def _peak_bytes() -> int:

@@ -70,11 +70,17 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What is to be submitted of a folder, and in words what is not."""
+    """What is to be submitted of a folder, and in words what is not.
+
+    **Attributes:**
+
+    - `note`: a setting that has no effect, in words, or "".
+    """
 
     folder: Path
     jobs: tuple[PlannedJob, ...]
     left_out: str
+    note: str = ""
 
     def text(self) -> str:
         """The script; of several arrays one that submits theirs, see `write_scripts`."""
@@ -99,13 +105,14 @@ def prepare_run(config: Config, folder: str | os.PathLike[str], command: str = "
 
     The folder of a finished run stays as it is.
 
-    **Raises:** `ConfigError` if the folder belongs to something else, or for settings that training
-    would refuse.
+    **Raises:** `ConfigError` if the folder belongs to something else, for settings that training
+    would refuse, or if `data.path` does not exist.
     """
     folder = Path(folder)
     if (folder / "sweep.json").exists():
         raise ConfigError(f"{folder} belongs to a sweep; choose another --out")
     check_settings(config)
+    check_data(config)
     refuse_another(folder, config)
     note_command(folder, command)
     if not _has_finished(folder, command):
@@ -130,8 +137,8 @@ def plan_jobs(
       "train".
     - `ask_queue`: without it nothing is taken to be in the queue.
 
-    **Raises:** `ConfigError` if the folder holds neither, or for an override of another section;
-    `NoSlurm` if the queue does not answer.
+    **Raises:** `ConfigError` if the folder holds neither, for an override of another section, or
+    if `data.path` of what is missing does not exist; `NoSlurm` if the queue does not answer.
     """
     folder = Path(folder).absolute()
     wrong = [each for each in overrides if not each.startswith(f"{SlurmConfig.section}.")]
@@ -176,8 +183,32 @@ def _plan_run(
     line = f"{command} {shlex.quote(str(folder / 'config.toml'))} --out {shlex.quote(str(folder))}"
     if command == "train" and config.slurm.processes > 1:
         check_shared(config)
+    check_data(config)
     options = _options(config.slurm, folder, "%j", 0)
-    return JobPlan(folder, (PlannedJob(_script(config.slurm, options, line), command),), "")
+    note = ""
+    if config.slurm.parallel:
+        note = (
+            f"slurm.parallel={config.slurm.parallel} has no effect: it limits the members of a "
+            "sweep, and this is one run"
+        )
+    return JobPlan(folder, (PlannedJob(_script(config.slurm, options, line), command),), "", note)
+
+
+def check_data(config: Config, whose: str = "") -> None:
+    """Refuse to submit what would only find out in its job that there are no data.
+
+    **Arguments:**
+
+    - `whose`: configuration it is, the beginning of the message.
+
+    **Raises:** `ConfigError` if `data.path` does not exist here.
+    """
+    path = config.data.path
+    if path and not Path(path).exists():
+        raise ConfigError(
+            f"{whose}data.path must exist where the job is submitted, found no {path}; correct it, "
+            "or put the data there, on a file system that the nodes see too"
+        )
 
 
 def _config_of(folder: Path, overrides: Sequence[str]) -> Config:
@@ -203,7 +234,9 @@ def _plan_sweep(
         elif member.number in queue or state.status == "running":
             left_out["run or are in the queue"] += 1
         else:
-            slurm = _config_of(member.folder, overrides).slurm
+            config = _config_of(member.folder, overrides)
+            slurm = config.slurm
+            check_data(config, f"member {member.name}: ")
             if slurm.processes > 1:
                 raise ConfigError(
                     f"every member of a sweep is one process, got slurm.processes="
@@ -246,7 +279,8 @@ def _options(slurm: SlurmConfig, folder: Path, log: str, offset: int) -> dict[st
         "signal": f"B:USR1@{slurm.grace}",
         "requeue" if slurm.requeues else "no-requeue": True,
         "open-mode": "append",
-        "output": f"{folder / FOLDER / log}.txt",
+        # Slurm would read %j in the folder's name as the job's number.
+        "output": f"{str(folder / FOLDER).replace('%', '%%')}/{log}.txt",
         "comment": _comment(folder, offset),
     }
     return {name: value for name, value in found.items() if value != ""} | slurm.options
@@ -302,6 +336,8 @@ def submit_folder(
             report(f"job {number}: {what}")
     if plan.left_out:
         report(f"not submitted: {plan.left_out}")
+    if plan.note:
+        report(plan.note)
     if made:
         report(f"see `hypercircuit status {folder}`; what the jobs print is in {folder / FOLDER}")
     return made
@@ -340,7 +376,7 @@ class FolderState:
 
     - `name`, `status`, `message`: see `study.members.MemberState`.
     - `job`: its job in the queue, or None.
-    - `last_job`, `node`: the job that ran it last, and where; "" if unknown.
+    - `last_job`, `node`: that job, or else the one that ran it last, and where; "" if unknown.
     - `step`, `steps`: updates done by the last checkpoint, and in all; None where there are none.
     - `energy`: the final one, or the last of the last checkpoint, in the loss's unit.
     """
@@ -392,9 +428,9 @@ def _member_state(
     array, task = attempt.get("SLURM_ARRAY_JOB_ID"), attempt.get("SLURM_ARRAY_TASK_ID")
     last = job.name if job else submitted.get(member.number, f"{array}_{task}" if array else "")
     step, steps, energy = _progress(member.folder)
-    node = (job.node if job else "") or attempt.get("SLURMD_NODENAME", attempt.get("host", ""))
-    return FolderState(
-        member.name, state.status, state.message, job, last, node, step, steps, energy
+    node = job.node if job else attempt.get("SLURMD_NODENAME", attempt.get("host", ""))
+    return _in_the_queue_again(
+        FolderState(member.name, state.status, state.message, job, last, node, step, steps, energy)
     )
 
 
@@ -425,7 +461,18 @@ def _run_state(folder: Path, job: QueuedJob | None, *, known: bool) -> FolderSta
     state = FolderState(
         folder.name, status, message, job, job.name if job else last, node, step, steps, energy
     )
-    return _with_endings([state])[0]
+    return _with_endings([_in_the_queue_again(state)])[0]
+
+
+def _in_the_queue_again(state: FolderState) -> FolderState:
+    """What ended before its new job began is waiting, and its message is that of the time before.
+
+    Between the job's start and its own first word it still waits.
+    """
+    if state.job is None or state.status not in ("interrupted", "failed", "killed"):
+        return state
+    before = f"{state.status} before: {state.message}" if state.message else ""
+    return dataclasses.replace(state, status="waiting", message=before)
 
 
 def _with_endings(states: list[FolderState]) -> list[FolderState]:
@@ -484,7 +531,7 @@ def describe_states(folder: str | os.PathLike[str]) -> str:
         )
         message = state.message if state.status not in ("finished", "running") else ""
         if state.job is not None and state.job.state == "PENDING":
-            message = f"waits: {state.job.reason}"
+            message = f"waits: {state.job.reason}\n{message}"
         lines += [f"    {line}" for line in message.splitlines()]
     return "\n".join(lines + [unknown] * bool(unknown))
 

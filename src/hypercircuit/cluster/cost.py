@@ -13,9 +13,23 @@ of the data; a gradient costs two more forward passes::
     contraction   what cotengra counts
     optimiser     10 P                                             P angles
 
+Truncated and free states are swept as the tensors of their sites, at the cube of their bond X, with
+q layers that truncate (0 of a free state), and W operations for an example's exact energy, which
+`energy.exact.site_operations` counts::
+
+    state         300 N (q + 1) X^3
+    cumulant      96 B N X^3 (order / 2)
+    exact         3 B W
+    sampled       48 S N X^2 + 2 S B N
+    statevector   48 2^N X          + n 2^N once
+    mpo           N (96 M X^3 + 48 M^2 X^2) + 50 n N M^2 once
+
 They say how large a measurement may be: a step whose operations take longer than the time budget,
-at `SLOW_RATE`, is not carried out, but two with fewer examples are. Every time is linear in the
-number m of examples, ``seconds(m) = a + b m``, which two measurements determine. The whole is::
+at `SLOW_RATE`, is not carried out, but two with fewer examples are; with no fewer than
+`LEAST_EXAMPLES` and four times as many, below which differences are noise, unless those would take
+longer than the budget at `USUAL_RATE`.
+Every time is linear in the number m of examples, ``seconds(m) = a + b m``, which two measurements
+determine. Nothing is read from a compile cache. The whole is::
 
     seconds = start + data and loss + preparation + compilation + steps x step
               + evaluations x evaluation + checkpoints x checkpoint + decoding + final energy
@@ -32,8 +46,13 @@ How often operators are compressed again depends on the way of the state. `FURTH
 assumed in the state's metric, as in experiment 05, each as long as the first, and none in the
 uniform one; a small `mpo.trust` or `mpo.max_bond` takes more.
 
+All of it is a first start. One that finds its programs in the compile cache reads them in
+`LOAD_SHARE` of the time that XLA took for them, and traces and lowers as before::
+
+    seconds with compiled programs = seconds - (1 - LOAD_SHARE) x seconds of XLA
+
 Suggested are `MEMORY_MARGIN` times the bytes for every process of a node, and `TIME_MARGIN` times
-the seconds and a minute.
+the seconds of a first start and a minute.
 """
 
 from __future__ import annotations
@@ -44,6 +63,12 @@ from collections.abc import Callable, Sequence
 
 #: Operations per second that any machine reaches in these kernels.
 SLOW_RATE = 2e8
+#: Operations per second that most machines reach.
+USUAL_RATE = 2e9
+#: The smaller of two measured numbers of examples is at least this, if it can be.
+LEAST_EXAMPLES = 4
+#: Reading a compiled program, as a share of the seconds that XLA took to compile it; measured.
+LOAD_SHARE = 0.05
 MEMORY_MARGIN, TIME_MARGIN = 1.5, 1.5
 #: Bytes per second between processes, and seconds of waiting: Ethernet of 1 Gbit/s, without tuning.
 EXCHANGE_RATE, EXCHANGE_SECONDS = 1e8, 1e-3
@@ -63,6 +88,8 @@ class Sizes:
     - `frequencies`, `touched`: of an example, on average.
     - `order`, `samples`, `operator_bond`: of the energy.
     - `contraction_flops`: of a batch, by cotengra.
+    - `site_bond`: of a truncated or free state, 0 of others; `truncations`: layers that truncate.
+    - `example_flops`: of an example's exact energy in such a state.
     """
 
     n_qubits: int
@@ -77,6 +104,9 @@ class Sizes:
     samples: int = 0
     operator_bond: int = 0
     contraction_flops: float = 0.0
+    site_bond: int = 0
+    truncations: int = 0
+    example_flops: float = 0.0
 
 
 def _state(s: Sizes) -> float:
@@ -105,8 +135,25 @@ def _operators(s: Sizes) -> float:
     return _state(s) + 12.0 * s.n_qubits * (bond * doubled**2 + bond**2 * doubled)
 
 
-#: Operations of a step's energy and gradient by the kind of energy. A state of another kind (one
-#: with a truncated bond, say) registers its own function of the sizes under its own name.
+def _sites(s: Sizes) -> float:
+    return 300.0 * s.n_qubits * (s.truncations + 1) * s.site_bond**3
+
+
+def _site_cumulant(s: Sizes) -> float:
+    return _sites(s) + 48.0 * s.order * s.batch * s.n_qubits * s.site_bond**3
+
+
+def _site_sampled(s: Sizes) -> float:
+    drawn = 48.0 * s.samples * s.n_qubits * s.site_bond**2
+    return _sites(s) + drawn + 2.0 * s.samples * s.batch * s.n_qubits
+
+
+def _site_operators(s: Sizes) -> float:
+    bond, chi = s.operator_bond, s.site_bond
+    return _sites(s) + s.n_qubits * (96.0 * bond * chi**3 + 48.0 * bond**2 * chi**2)
+
+
+#: Operations of a step's energy and gradient by the kind of energy, in exact states ..
 STEP_FLOPS: dict[str, Callable[[Sizes], float]] = {
     "cumulant": _cumulant,
     "exact": _exact,
@@ -114,6 +161,14 @@ STEP_FLOPS: dict[str, Callable[[Sizes], float]] = {
     "statevector": _statevector,
     "mpo": _operators,
     "contraction": lambda s: s.contraction_flops,
+}
+#: .. and in truncated and free ones.
+SITE_FLOPS: dict[str, Callable[[Sizes], float]] = {
+    "cumulant": _site_cumulant,
+    "exact": lambda s: _sites(s) + 3.0 * s.batch * s.example_flops,
+    "sampled": _site_sampled,
+    "statevector": lambda s: _sites(s) + 48.0 * 2.0**s.n_qubits * s.site_bond,
+    "mpo": _site_operators,
 }
 #: Operations before the first step, where there are any.
 START_FLOPS: dict[str, Callable[[Sizes], float]] = {
@@ -127,9 +182,10 @@ def step_flops(kind: str, sizes: Sizes) -> float:
 
     **Raises:** `ValueError` for a kind of energy without a formula.
     """
-    if kind not in STEP_FLOPS:
-        raise ValueError(f"no formula for energy {kind!r}; there are {', '.join(STEP_FLOPS)}")
-    return STEP_FLOPS[kind](sizes) + 10.0 * sizes.n_params
+    formulas = SITE_FLOPS if sizes.site_bond else STEP_FLOPS
+    if kind not in formulas:
+        raise ValueError(f"no formula for energy {kind!r}; there are {', '.join(formulas)}")
+    return formulas[kind](sizes) + 10.0 * sizes.n_params
 
 
 def start_flops(kind: str, sizes: Sizes) -> float:
@@ -142,21 +198,24 @@ def exchange_seconds(n_bytes: int) -> float:
     return EXCHANGE_SECONDS + 2 * n_bytes / EXCHANGE_RATE
 
 
-def trust_checks(metric: str, steps: int, check_every: int) -> int:
+def trust_checks(steps: int, check_every: int) -> int:
     """How often training measures whether the operators are still good where the state is."""
-    return 0 if metric == "uniform" else (steps - 1) // check_every
+    return (steps - 1) // check_every
 
 
 def measured_sizes(full: int, flops: float, budget: float) -> tuple[int, ...]:
     """Of how many examples to measure a stage that has `flops` for `full` of them.
 
     `full` itself where that fits into `budget` seconds at `SLOW_RATE`; else two numbers, a
-    sixteenth and a quarter of `full`, or less as the budget asks for.
+    sixteenth and a quarter of `full`, or less as the budget asks for, see above.
     """
     if flops <= budget * SLOW_RATE or full < 4:
         return (full,)
     most = max(2, min(full // 4, int(full * budget * SLOW_RATE / flops)))
-    return (max(1, most // 4), most)
+    least = min(full, 4 * LEAST_EXAMPLES)
+    if most < least and flops * least / full <= budget * USUAL_RATE:
+        most = least
+    return (full,) if most == full else (max(1, most // 4), most)
 
 
 def extrapolate(sizes: Sequence[int], values: Sequence[float], to: int) -> float:
@@ -178,6 +237,7 @@ class Stage:
     - `count`, `seconds_each`: how often, and what each takes.
     - `bytes`: of memory at its end, the highest so far in the process.
     - `how`: "measured", "extrapolated" or "assumed".
+    - `compiled`: seconds of all of them in which XLA compiles what a compile cache keeps.
     """
 
     name: str
@@ -186,6 +246,7 @@ class Stage:
     seconds_each: float
     bytes: float
     how: str
+    compiled: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -222,8 +283,18 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Of the whole run, at its first start."""
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def compiled(self) -> float:
+        """Of them, those in which XLA compiles what a compile cache keeps."""
+        return sum(stage.compiled for stage in self.stages)
+
+    @property
+    def cached_seconds(self) -> float:
+        """Of the whole run where the compile cache holds its programs."""
+        return self.seconds - (1 - LOAD_SHARE) * self.compiled
 
     @property
     def seconds_per_step(self) -> float:
@@ -246,11 +317,12 @@ class Estimate:
         """A table of the stages, and the suggestion as options of sbatch."""
         width = max(len(stage.inputs) for stage in self.stages)
         lines = [
-            f"{'stage':<18}{'of':<{width}}{'times':>8}{'s each':>10}{'s':>10}{'GiB':>7}  found"
+            f"{'stage':<18}{'of':<{width}}{'times':>8}{'s each':>10}{'s':>10}{'XLA s':>8}{'GiB':>7}"
+            "  found"
         ]
         lines += [
             f"{stage.name:<18}{stage.inputs:<{width}}{stage.count:>8}{stage.seconds_each:>10.3g}"
-            f"{stage.seconds:>10.1f}{stage.bytes / _GIB:>7.2f}  {stage.how}"
+            f"{stage.seconds:>10.1f}{stage.compiled:>8.1f}{stage.bytes / _GIB:>7.2f}  {stage.how}"
             for stage in self.stages
         ]
         hours, minutes = divmod(self.suggested_minutes, 60)
@@ -262,9 +334,12 @@ class Estimate:
             f"a step: {self.flops:.2g} operations by the formulas of cluster/cost.py, "
             f"{self.rate / 1e9:.2g} GFLOP/s on {self.cores} cores ({self.device}); XLA plans "
             f"{self.device_bytes / _GIB:.2f} GiB for it",
-            f"the run: {self.seconds:.0f} s = the sum of times x seconds each; peak "
-            f"{self.peak_bytes / _GIB:.2f} GiB{each}",
-            f"suggested: --time={hours}:{minutes:02d}:00 ({TIME_MARGIN:g} x the seconds + 60 s"
+            f"the run: {self.seconds:.0f} s at its first start = the sum of times x seconds each; "
+            f"peak {self.peak_bytes / _GIB:.2f} GiB{each}",
+            f"{self.cached_seconds:.0f} s with its programs in the compile cache: XLA's "
+            f"{self.compiled:.0f} s are then {LOAD_SHARE * self.compiled:.1f} s of reading",
+            f"suggested: --time={hours}:{minutes:02d}:00 ({TIME_MARGIN:g} x the seconds of a first "
+            "start + 60 s"
             f"{f' + {self.grace} s of grace' * bool(self.grace)}) "
             f"--mem={self.suggested_bytes // 2**20}M ({MEMORY_MARGIN:g} x the peak{node})",
         ]
@@ -279,9 +354,12 @@ class Estimate:
         """All of it in numbers and strings; times in seconds, memory in bytes."""
         stages = [{**dataclasses.asdict(stage), "seconds": stage.seconds} for stage in self.stages]
         return {
+            "command": "train",
             "stages": stages,
             "seconds_per_step": self.seconds_per_step,
             "seconds": self.seconds,
+            "cached_seconds": self.cached_seconds,
+            "compiled_seconds": self.compiled,
             "peak_bytes": self.peak_bytes,
             "device_bytes": self.device_bytes,
             "flops_per_step": self.flops,

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from threadpoolctl import threadpool_info
 
 from .._cores import (
@@ -30,6 +29,7 @@ from .._cores import (
     positive,
     slurm_memory,
 )
+from .._devices import REMEDY, NoDevices, find_devices
 from .compile_cache import (
     JAX_VARIABLES,
     VARIABLE,
@@ -136,7 +136,7 @@ def _devices(found: Surroundings) -> Finding:
             "devices",
             WRONG,
             f"JAX finds none: {found.device_error}",
-            "unset JAX_PLATFORMS, or install the plugin of the platform that it names",
+            REMEDY,
         )
     parts = []
     for platform, kind, size in found.devices:
@@ -431,9 +431,9 @@ def look(
 
 def _look_for_devices() -> tuple[tuple[tuple[str, str, int | None], ...], str]:
     try:
-        devices = jax.local_devices()
-    except RuntimeError as error:
-        return (), str(error).splitlines()[0]
+        devices = find_devices()
+    except NoDevices as error:
+        return (), str(error)
     found = []
     for device in devices:
         statistics: Any = _try(device.memory_stats, None) or {}

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh
 
+from .._devices import require_devices
 from .._shards import device_mesh
 
 #: Seconds until a process that does not answer counts as lost; its fellows then end too.
@@ -45,8 +46,8 @@ def connect(
     - `process_id`: this process's number, 0 to `expected - 1`; with `coordinator` only.
     - `environment`: of variables, that of the process.
 
-    **Raises:** `ValueError` for another number of processes than `expected`, or arguments that do
-    not go together.
+    **Raises:** `ValueError` for another number of processes than `expected`, arguments that do not
+    go together, or without a device.
     """
     variables = os.environ if environment is None else environment
     if expected < 0:
@@ -71,6 +72,7 @@ def connect(
         _refuse_other(expected, found)
         if found > 1:
             _initialise(devices=devices_of_task(variables))
+    require_devices()
     _refuse_other(expected, jax.process_count())
     mesh = device_mesh()
     return mesh if mesh.devices.size > 1 else None

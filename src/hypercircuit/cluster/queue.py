@@ -69,8 +69,12 @@ def ask(*command: str) -> str:
             f"{command[0]} gave no answer within {_SECONDS} seconds; try again later"
         ) from None
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip()
-        raise NoSlurm(f"{command[0]} failed: {said or f'exit code {done.returncode}'}")
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        # The last line says what it came to; each begins with the program's name.
+        said = (
+            lines[-1].removeprefix(f"{command[0]}: ") if lines else f"exit code {done.returncode}"
+        )
+        raise NoSlurm(f"{command[0]} failed: {said}")
     return done.stdout
 
 

@@ -10,7 +10,9 @@ from .values import ConfigError, Rule, at_least, at_most, setting
 _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d(:\d\d)?)?")
 #: Slurm sends a signal up to this much earlier than asked, in seconds (manual of sbatch, --signal).
 SIGNAL_LEAD = 60
-_MEMORY = re.compile(r"\d+[KMGT]?")
+_MEMORY = re.compile(r"(\d+)([KMGT]?)")
+#: Python with JAX takes more, before any data; a smaller number is one in another unit.
+_LEAST_MEGABYTES = 256
 #: Options of sbatch that are not free, and what to do instead.
 _OWN_OPTIONS = {
     **{name: f"set slurm.{name}" for name in ("partition", "account", "qos", "constraint", "time")},
@@ -35,6 +37,13 @@ _OWN_OPTIONS = {
 _OPTION = re.compile(r"[a-z][a-z-]*[a-z]")
 
 
+def _megabytes(memory: str) -> float:
+    """As Slurm reads it."""
+    match = _MEMORY.fullmatch(memory)
+    assert match is not None
+    return float(match[1]) * {"K": 2**-10, "": 1, "M": 1, "G": 2**10, "T": 2**20}[match[2]]
+
+
 @dataclass(frozen=True)
 class SlurmConfig(Section):
     """What `hypercircuit submit` asks Slurm for; it decides nothing of a run's results.
@@ -45,7 +54,8 @@ class SlurmConfig(Section):
         qos: quality of service.
         constraint: features that the nodes must have, such as "avx512".
         time: limit of one job, "90" minutes, "12:00:00" or "2-00:00:00"; "" is the partition's.
-        memory: of every node for one job, such as "16G"; "" is the cluster's default.
+        memory: of every node for one job, such as "16G", at least "256M"; without a unit in
+            megabytes; "0" is all that a node has, "" the cluster's default.
         cpus: cores of one process, at least 1.
         gpus: accelerators of one process.
         gpu_type: such as "a100"; "" takes any.
@@ -80,6 +90,12 @@ class SlurmConfig(Section):
             "a number with K, M, G or T",
             lambda v: not v or _MEMORY.fullmatch(v) is not None,
             'for example "16G"',
+        ),
+        Rule(
+            f"at least {_LEAST_MEGABYTES}M",
+            lambda v: not v or _megabytes(v) == 0 or _megabytes(v) >= _LEAST_MEGABYTES,
+            'a number without a unit is one of megabytes; write for example "16G", or "0" for all '
+            "the memory of a node",
         ),
     )
     cpus: int = setting(1, at_least(1))

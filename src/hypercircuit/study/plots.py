@@ -250,12 +250,12 @@ def plot_resilience(
     - `unit`: the loss's unit, such as `nats`.
     - `minimum`: the loss of the best network, where it is known.
     """
-    panels = (
+    quantities = (
         ("energy", f"energy ({unit})", 1),
         ("best_probability", "probability of the best networks (%)", 100),
         ("accuracy", "expected test accuracy (%)", 100),
     )
-    panels = tuple(panel for panel in panels if panel[0] in rows[0])
+    panels = [each for each in quantities if each[0] in rows[0]]
     figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
     depths = sorted({row["depth"] for row in rows})
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(depths)))
