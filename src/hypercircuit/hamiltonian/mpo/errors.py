@@ -71,7 +71,8 @@ class CompressionError:
 
     - `at_most`: the distance itself where all networks are counted. Otherwise an estimate of a
       bound: the root mean square on networks drawn from the metric's distribution and three of its
-      standard errors, or what truncation threw away, if that is more. It is as good as such
+      standard errors, or what truncation threw away, if that is more; with the rounding of the
+      losses that it was compared with, which are in single precision. It is as good as such
       estimates are: a rare network with a large error may not have been drawn.
     - `standard_error`: of the root mean square that was estimated; None where nothing was.
     """
@@ -88,4 +89,5 @@ class CompressionError:
     def estimated(cls, measured: MeasuredError, truncation: float) -> CompressionError:
         """From networks drawn from the metric's distribution and from what truncation counted."""
         found = measured.rms + _SIGMAS * measured.rms_standard_error
-        return cls(max(found, truncation), measured.rms_standard_error)
+        rounding = float(np.finfo(np.float32).eps) * abs(measured.loss)
+        return cls(max(found, truncation) + rounding, measured.rms_standard_error)
