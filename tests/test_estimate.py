@@ -129,6 +129,8 @@ def test_what_takes_too_long_is_measured_with_fewer_examples():
     assert measured_sizes(100, 1e11, 20.0) == (4, 16)
     assert measured_sizes(100, 1e12, 20.0) == (1, 2)
     assert measured_sizes(12, 3e10, 20.0) == (12,)
+    wide = dataclasses.replace(SIZES, n_qubits=785, site_bond=16, truncations=7)
+    assert measured_sizes(100, step_flops("cumulant", wide), 20.0) == (4, 16)
     assert measured_sizes(3, 1e15, 20.0) == (3,)
 
 
