@@ -18,7 +18,7 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 @contextlib.contextmanager
 def without_cache() -> Iterator[None]:
     """Read no compiled programs of earlier starts, and keep none."""
-    before = jax.config.jax_enable_compilation_cache
+    before = jax.config.values["jax_enable_compilation_cache"]
     _use_cache(False)
     try:
         yield
@@ -55,6 +55,6 @@ class CompileClock:
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
-    def _listen(self, event: str, seconds: float, **more: Any) -> None:
-        if event == _COMPILED and seconds >= MIN_COMPILE_SECONDS:
-            self._seconds += seconds
+    def _listen(self, event: str, duration_secs: float, **more: Any) -> None:
+        if event == _COMPILED and duration_secs >= MIN_COMPILE_SECONDS:
+            self._seconds += duration_secs
