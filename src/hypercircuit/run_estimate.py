@@ -75,7 +75,7 @@ _FINAL_BATCH = 200
 _SCORED = (128, 1024)
 _MOST_STEPS = 20
 #: The figures at the end.
-_FIGURE_SECONDS = 3.0
+_FIGURE_SECONDS = 1.0
 
 
 class _Measured(NamedTuple):

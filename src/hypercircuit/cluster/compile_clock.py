@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -54,6 +55,6 @@ class CompileClock:
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
-    def _listen(self, event: str, duration_secs: float, **more: str | int) -> None:
+    def _listen(self, event: str, duration_secs: float, **more: Any) -> None:
         if event == _COMPILED and duration_secs >= MIN_COMPILE_SECONDS:
             self._seconds += duration_secs
