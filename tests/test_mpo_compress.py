@@ -173,7 +173,7 @@ def test_a_tolerance_keeps_less_where_that_suffices():
 def test_terms_in_several_goes_make_the_same_operator():
     hamiltonian = compiled(STREAMED["logistic"])
     whole = compress_loss(hamiltonian, 32, dtype=np.float64)
-    parts = compress_loss(hamiltonian, 32, dtype=np.float64, memory=1 << 17)
+    parts = compress_loss(hamiltonian, 32, dtype=np.float64, memory=1 << 18)
     np.testing.assert_allclose(whole.mpo().diagonal(), parts.mpo().diagonal(), atol=1e-10)
 
 
@@ -284,6 +284,24 @@ def test_memory_holds_the_terms_of_one_example_at_least():
         compress_loss(hamiltonian, 4, memory=least - 1)
     pieces = list(phase_terms(hamiltonian, metric_weights(None, hamiltonian.n_qubits)))
     assert pieces[0].terms.fitting(least, 1) == least
+
+
+def test_progress_is_told_where_all_entries_are_written_out(monkeypatch):
+    problem = STREAMED["logistic"]
+    whole = compress_loss(compiled(problem), 4, dtype=np.float64).mpo().diagonal()
+    monkeypatch.setattr("hypercircuit.hamiltonian.mpo.compressed._AT_ONCE", 1000)
+    told = []
+    found = compress_loss(
+        compiled(problem),
+        4,
+        dtype=np.float64,
+        progress=lambda done, all_: told.append((done, all_)),
+    )
+    n_sites = compiled(problem).n_qubits
+    assert told[0] == (0, n_sites)
+    assert told[-1] == (n_sites, n_sites)
+    assert len(told) > 3
+    np.testing.assert_allclose(found.mpo().diagonal(), whole, atol=1e-12)
 
 
 @pytest.mark.usefixtures("streaming")

@@ -53,6 +53,8 @@ _CHEAP_ENTRIES = 1 << 32
 #: The sketch's bond dimension: over that of the result, and what is added, for wide ones and for
 #: narrow ones.
 _WIDE, _NARROW = (1.25, 8), (0.5, 56)
+#: Losses, of all networks on some examples, that are written out between two words of progress.
+_AT_ONCE = 1 << 26
 #: Losses, of all networks on all examples, that are evaluated to count an error.
 _COUNTED = 1 << 27
 #: Networks drawn from the metric to estimate it.
@@ -332,12 +334,21 @@ class _Work:
     def _entries(
         self, hamiltonian: LossHamiltonian, weights: np.ndarray
     ) -> tuple[list[Part], list[float]]:
+        n_examples, n_sites = hamiltonian.n_examples, hamiltonian.n_qubits
+        n_goes = min(n_examples, -(-(n_examples << n_sites) // _AT_ONCE))
+        entries = np.zeros(2**n_sites)
+        for go, rows in enumerate(np.array_split(np.arange(n_examples), n_goes)):
+            if self.progress is not None:
+                self.progress(go * n_sites // n_goes, n_sites)
+            entries += len(rows) / n_examples * hamiltonian.subset(rows).diagonal()
         found = from_diagonal(
-            hamiltonian.diagonal(),
+            entries,
             max_bond=self.max_bond,
             tolerance=self.tolerance,
             probabilities=weights[:, 1],
         )
+        if self.progress is not None:
+            self.progress(n_sites, n_sites)
         return [Part(0, found.mpo)], [found.error]
 
     def _quadratic(
