@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +33,8 @@ from hypercircuit.cluster.cost import (
     step_flops,
     trust_checks,
 )
-from hypercircuit.config import Config, load_config
+from hypercircuit.config import load_config
 from hypercircuit.hamiltonian import compile_loss
-from hypercircuit.run import train_run
 from hypercircuit.run_estimate import estimate_run, with_site_tensors
 from problems import Problem
 
@@ -320,25 +318,6 @@ def command(*words: str, cwd: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def test_seconds_that_a_small_run_computes_are_estimated_within_a_factor_of_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """In seconds of all cores: other processes of the machine do not count."""
-    monkeypatch.setattr("time.perf_counter", time.process_time)
-    data = {"data": {"source": "gaussians", "n_points": 200}, "decode": {"samples": 3, "beam": 2}}
-    problem = {"network": {"outputs": 1}, "loss": {"kind": "logistic"}, "circuit": {"depth": 1}}
-    train = {"steps": 2000, "batch_size": 0, "evaluate_every": 1000}
-    config = Config.from_dict(data | problem | {"energy": {"kind": "statevector"}, "train": train})
-    estimate = estimate_run(config, budget=1.0, report=lambda _: None)
-    jax.clear_caches()
-    result = train_run(config, tmp_path, report=lambda _: None)
-    # Programs that other tests of this process need too may be there already.
-    assert 0.5 < (estimate.seconds - estimate.stages[0].seconds) / result["total_seconds"] < 4
-    own = [each for each in estimate.stages if each.name in ("steps", "first evaluation")]
-    training = result["seconds"] - result["compile_seconds"]
-    assert 0.5 < sum(stage.seconds for stage in own) / training < 2
 
 
 @pytest.mark.slow
