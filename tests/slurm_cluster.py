@@ -24,6 +24,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "srun")
 NODES = ("n1", "n2")
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 HOSTS = Path("/etc/hosts")
 _CONFIG = """\
 ClusterName=hypercircuit
@@ -111,11 +112,10 @@ class Cluster:
 
     def wait(self, *jobs: str, seconds: float = 300) -> dict[str, str]:
         """The states of the jobs, once none of them waits or runs."""
-        ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
         deadline = time.monotonic() + seconds
         while True:
             states = {job: state for job, state in self.states().items() if _belongs(job, jobs)}
-            if states and set(states.values()) <= ended:
+            if states and set(states.values()) <= ENDED:
                 return states
             assert time.monotonic() < deadline, f"{states}\n{self.logs()}"
             time.sleep(0.5)

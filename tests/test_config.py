@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from hypercircuit.config import Config, ConfigError, DataConfig, TrainConfig, load_config
+from hypercircuit.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    TrainConfig,
+    check_chain_size,
+    fit,
+    load_config,
+)
 from hypercircuit.config.values import fold_lists
 
 EXPERIMENT = """
@@ -482,14 +490,26 @@ def test_wrong_activations(hidden: list, activation: object, message: str):
         ),
         (
             {"data": {"path": "x"}, "circuit": {"depth": 24}},
-            "the exact state of depth 24 has a bond of 2048 between cells of two qubits and takes",
+            "the exact state of depth 24 has a bond of 2^11 between cells of two qubits and takes",
         ),
-        ({"circuit": {"depth": 12}}, "of two qubits and takes at least 184 GiB for 7850 qubits"),
+        ({"circuit": {"depth": 3000}}, "of 2^1499 between cells of two qubits and takes at least"),
     ],
 )
 def test_values_that_contradict_each_other(values: dict, message: str):
     with refuses(message):
         Config.from_dict(values)
+
+
+def test_memory_is_that_of_the_machine_that_computes(monkeypatch: pytest.MonkeyPatch):
+    """A configuration for a large node can be read anywhere."""
+    config = Config.from_dict({"circuit": {"depth": 12}})
+    check_chain_size(config, 7850)
+    for memory, most in ((2**34, 32), (2**37, 64)):
+        monkeypatch.setattr(fit, "machine_memory", lambda memory=memory: memory)
+        with refuses(f"takes at least 184 GiB for 7850 qubits, more than {most} GiB; lower"):
+            check_chain_size(config, 7850, here=True)
+    monkeypatch.setattr(fit, "machine_memory", lambda: 2**39)
+    check_chain_size(config, 7850, here=True)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +521,7 @@ def test_values_that_contradict_each_other(values: dict, message: str):
         {"network": {"choices": MANY_CHOICES}, "energy": {"kind": "sampled"}},
         {"data": POINTS, "network": {"hidden": [2], "outputs": 1}, "loss": {"kind": "zero-one"}},
         {"data": {"n_train": 60_000, "validation": "none"}},
-        {"circuit": {"depth": 8}},
+        {"circuit": {"depth": 12}},
         {"circuit": {"depth": 30}, "state": {"engine": "truncated"}},
         {"data": POINTS | {"n_train": 0}, "train": {"batch_size": 5}, "circuit": {"depth": 12}},
         {"data": {"path": "x", "n_train": 99_999, "n_validation": 70_000}},

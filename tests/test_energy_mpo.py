@@ -23,6 +23,7 @@ from hypercircuit.problem import build_problem
 from hypercircuit.run import summary, train_run
 from hypercircuit.run_report import report_run
 from hypercircuit.state import exact_mps
+from hypercircuit.study import plot_training
 from hypercircuit.train import LBFGS, Progress, Schedule, train
 from problems import PROBLEMS, Problem
 
@@ -377,7 +378,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
         }
     )
     messages: list[str] = []
-    return train_run(config, folder, report=messages.append), folder, messages, config
+    kinds: list[str] = []
+
+    def plotted(*arguments, final, **more) -> None:
+        kinds.append(final["energy_kind"])
+        plot_training(*arguments, final=final, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hypercircuit.run.plot_training", plotted)
+        result = train_run(config, folder, report=messages.append)
+    # The figure of training names what its energies are.
+    assert kinds == ["mpo"]
+    return result, folder, messages, config
 
 
 def test_a_run_carries_the_classical_optimum_of_its_operators(trained):

@@ -112,3 +112,14 @@ def test_a_signal_in_an_inner_block_reaches_the_outer_one():
         assert outer.requested == "SIGTERM"
         with StopSignals() as later:
             assert later.requested == "SIGTERM"
+
+
+def test_interrupts_of_inner_blocks_count():
+    def interrupt_inside_and_outside() -> None:
+        with StopSignals():
+            with StopSignals():
+                os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_inside_and_outside()

@@ -22,7 +22,7 @@ from hypercircuit.cli import main
 from hypercircuit.cluster import JobScript
 from hypercircuit.run_submit import folder_states
 from hypercircuit.run_sweep import read_sweep
-from slurm_cluster import HOSTS, NODES, Cluster, processes_of, slurm_cluster, why_not
+from slurm_cluster import ENDED, HOSTS, NODES, Cluster, processes_of, slurm_cluster, why_not
 from test_sweep import CONFIG, write_points
 
 pytestmark = [
@@ -356,7 +356,7 @@ def test_none_of_many_members_is_lost(work: Path, cluster: Cluster, capsys):
                 del waiting[number]
                 os.kill(json.loads(path.read_text())["pid"], sent)
 
-    wait_until_idle(cluster, job, disturb)
+    states = wait_until_ended(cluster, job, disturb)
     expected = ["finished"] * MANY
     for numbers, status in (
         (broken, "failed"),
@@ -367,7 +367,6 @@ def test_none_of_many_members_is_lost(work: Path, cluster: Cluster, capsys):
         for number in numbers:
             expected[number] = status
     assert [member.state().status for member in members] == expected
-    states = cluster.states()
     assert {states[f"{job}_{number}"] for number in hung} == {"TIMEOUT"}
     # Exactly those without an answer are submitted again, and then there are 200 answers.
     write_points(work / "later.npz")
@@ -380,7 +379,7 @@ def test_none_of_many_members_is_lost(work: Path, cluster: Cluster, capsys):
     assert {name for name in cluster.states() if name.startswith(f"{again}_")} == {
         f"{again}_{number}" for number in left
     }
-    wait_until_idle(cluster, again, lambda: None)
+    wait_until_ended(cluster, again, lambda: None)
     assert [member.state().status for member in members] == ["finished"] * MANY
     assert main(["sweep", "table", "many"]) == 0
     with (work / "many" / "table.csv").open() as table:
@@ -389,10 +388,16 @@ def test_none_of_many_members_is_lost(work: Path, cluster: Cluster, capsys):
     assert all(np.isfinite(float(row["energy"])) for row in rows)
 
 
-def wait_until_idle(cluster: Cluster, job: str, meanwhile) -> None:
-    """Until no member of an array waits or runs."""
+def wait_until_ended(cluster: Cluster, job: str, meanwhile) -> dict[str, str]:
+    """The states in which the members of an array ended; the controller forgets them after a while."""
     deadline = time.monotonic() + MANY * 60
-    while any(name.startswith(f"{job}_") for name in cluster.active()):
+    seen: dict[str, str] = {}
+    while True:
+        states = cluster.states()
+        now = {name: state for name, state in states.items() if name.startswith(f"{job}_")}
+        seen |= now
+        if seen and set(now.values()) <= ENDED:
+            return seen
         assert time.monotonic() < deadline
         meanwhile()
         time.sleep(0.1)

@@ -176,7 +176,7 @@ def warn_of_start(config: Config, circuit: Ansatz, n_qubits: int, report: Report
                 "warning: circuit.init_scale=0 starts at a product state, where the gradient of "
                 f"the truncating layers {exact + 1} to {circuit.depth} may miss what would enter "
                 "through empty directions; set circuit.init_scale above 0, such as 0.1, or "
-                "state.max_bond high enough to truncate nothing"
+                "state.engine='exact'"
             )
 
 

@@ -40,7 +40,7 @@ from ._types import Angles
 from ._versions import versions
 from .bnn import save_network
 from .circuit import Ansatz, FreeMPS, Graph, Noisy, Truncated
-from .config import Config, ConfigError, load_config
+from .config import Config, ConfigError, check_chain_size, load_config
 from .decode import (
     ChosenOptions,
     architecture,
@@ -149,6 +149,7 @@ def train_run(
     begun = time.perf_counter()
     with contextlib.ExitStack() as held, StopSignals() as stop:
         problem = build_problem(config)
+        check_chain_size(config, problem.network.n_qubits, here=True)
         report(describe_data(problem))
         hamiltonian = compile_loss(
             problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
@@ -188,7 +189,7 @@ def train_run(
                 circuit, params = problem.circuit, trained.params
                 _final_energy(config, hamiltonian, circuit, params, folder, report, stop, mesh)
             if result["status"] == "finished" and isinstance(kind, MPO):
-                result |= _of_operators(config, problem, hamiltonian, trained, folder, report)
+                result |= _of_operators(config, problem, hamiltonian, trained, folder, report, stop)
         result["total_seconds"] = time.perf_counter() - begun
         if not first:
             return result
@@ -398,7 +399,8 @@ def _decode_run(
             for each in choices
             if len(each.probabilities) > 1
         }
-    _plot_run(problem, trained, result, choices, folder, state)
+    shown = result | {"energy_kind": config.energy.kind}
+    _plot_run(problem, trained, shown, choices, folder, state)
     if config.state.diagnostics:
         result["diagnostics"] = _diagnose(config, hamiltonian, circuit, params, folder)
         report(describe_diagnostics(result["diagnostics"]))
@@ -414,8 +416,11 @@ def _of_operators(
     trained: TrainResult,
     folder: Path,
     report: Report,
+    stop: StopSignals,
 ) -> dict[str, Any]:
     """What the last operators are worth at the end, for `result.json`; they are saved with it."""
+    if stop.requested is not None:
+        return _interrupted(stop, "before the operators were measured")
     operators = load_compressed(folder / OPERATORS, hamiltonian)
     state = born_state(config, problem.circuit, trained.params)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 4)
@@ -424,6 +429,8 @@ def _of_operators(
         best = arrays["bits"]
     found = operators.report(state=samples, best=best)
     operators.save(folder / OPERATORS, report=found)
+    if stop.requested is not None:
+        return _interrupted(stop, "before the classical search")
     at_end = found["measured"]["state"]
     limit = config.mpo.trust * abs(at_end["loss"])
     return {

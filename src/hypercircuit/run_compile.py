@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from ._files import write_text
+from ._files import read_json, write_text
 from ._precision import check_precision
 from ._run_lock import hold_run, refuse_held, run_holder
 from ._shards import Shards
@@ -206,7 +206,10 @@ def _finished(folder: Path, config: Config, trained: _State | None) -> dict[str,
         if (folder / "result.json").exists() or (folder / "checkpoints").exists():
             raise ConfigError(f"{folder} belongs to a run; choose another --out")
         return None
-    result = json.loads(file.read_text())
+    try:
+        result = read_json(file)
+    except ValueError:
+        return None  # of a command that has to be finished again
     there = None if result["state"] is None else result["state"]["sha256"]
     if there != (None if trained is None else trained.digest):
         was = "no state" if there is None else f"the state in {result['state']['folder']}"
@@ -238,7 +241,7 @@ def _read_state(config: Config, folder: Path) -> _State:
     probabilities = around_state(marginals_run(folder))
     samples, _ = sample_run(folder, config.mpo.networks, seed=config.train.seed)
     digest = hashlib.sha256(expect(folder / "angles.npz").read_bytes()).hexdigest()
-    result = json.loads(expect(folder / "result.json").read_text())
+    result = read_json(expect(folder / "result.json"))
     fingerprint = result.get("data_fingerprint")
     return _State(folder, digest, fingerprint, probabilities, samples, best)
 

@@ -37,7 +37,7 @@ from .cluster.cost import (
     step_flops,
     trust_checks,
 )
-from .config import Config
+from .config import Config, check_chain_size
 from .config.sections import MPOConfig, RestartsConfig
 from .config.slurm import SIGNAL_LEAD
 from .data import Dataset, map_splits
@@ -162,6 +162,7 @@ def _estimated(
     stages = [_stage("start", "Python and imports", 1, _process_seconds(), "measured")]
     begun = time.perf_counter()
     problem = build_problem(config)
+    check_chain_size(config, problem.network.n_qubits, here=True)
     hamiltonian = compile_loss(
         problem.network, problem.splits.train, problem.loss, tolerance=config.loss.tolerance
     )
@@ -285,14 +286,15 @@ def with_site_tensors(sizes: Sizes, hamiltonian: LossHamiltonian, circuit: Ansat
     """The sizes with what the formulas of truncated and free states need; of others as they are."""
     if not isinstance(circuit, (Truncated, FreeMPS)):
         return sizes
-    bond = min(circuit.max_bond, 2 ** (hamiltonian.n_qubits // 2))
+    n_qubits = hamiltonian.n_qubits
+    bond, exact_layers = min(circuit.max_bond, 2 ** (n_qubits // 2)), sizes.depth
     if isinstance(circuit, Truncated):
         bond = min(bond, circuit.circuit.max_bond)
-    exact_layers = 2 * (bond.bit_length() - 1) + 1
+        exact_layers = circuit.exact_layers(n_qubits)
     return dataclasses.replace(
         sizes,
         site_bond=bond,
-        truncations=max(0, sizes.depth - exact_layers),
+        truncations=sizes.depth - exact_layers,
         example_flops=sum(site_operations(hamiltonian, circuit)),
     )
 

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ._files import read_json
 from .bnn import save_network, save_onnx
 from .circuit import Ansatz, Graph, Noisy, Truncated, save_qasm
 from .config import ConfigError
@@ -146,7 +146,7 @@ def _export_operator(source: Path, paths: Sequence[Path], report: Report) -> Non
 def _untruncated(folder: Path, circuit: Truncated) -> list[str]:
     """That the circuit prepares another state than the one that was trained, in two lines."""
     file = folder / "result.json"
-    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    result = read_json(file) if file.exists() else {}
     weight = diagnostics_of(folder, result).get("discarded_weight")
     known = "" if weight is None else f", discarded weight {weight:.2g}"
     return [

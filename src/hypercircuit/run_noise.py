@@ -98,8 +98,9 @@ def noise_run(
         )
     config = run_config(folder, [])
     done = read_json(expect(folder / "result.json"))
-    if done["status"] != "finished":
-        raise ConfigError(f"{folder} holds no finished run: {done['status']}; finish it first")
+    status = done.get("status", "no status")
+    if status != "finished":
+        raise ConfigError(f"{folder} holds no finished run: {status}; finish it first")
     if config.circuit.ansatz != "brickwork":
         raise ConfigError(
             "noise is that of the gates of brickworks, got a run with "

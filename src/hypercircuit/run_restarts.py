@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from ._files import write_atomically, write_text
+from ._files import read_json, write_atomically, write_text
 from ._precision import check_precision
 from ._run_lock import hold_run, refuse_held, run_holder, seen_by_first
 from ._shards import Shards
@@ -91,6 +91,7 @@ def restarts_run(
         config.train.precision,
         remedy=f"leave {deepest} out of restarts.depths, or train it with `hypercircuit train` and "
         "state.engine='truncated'",
+        here=True,
     )
     check_precision(config.train.precision)
     report(describe_data(problem))
@@ -121,10 +122,13 @@ def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
     refuse_another(folder, config)
     result_file = folder / "result.json"
     if result_file.exists():
-        result = json.loads(result_file.read_text())
+        try:
+            result = read_json(result_file)
+        except ValueError:
+            return None  # of restarts that have to be finished again
         if result.get("command") != "restarts":
             raise ConfigError(f"{folder} belongs to a training run; choose another --out")
-        return result if result["status"] == "finished" else None
+        return result if result.get("status") == "finished" else None
     if (folder / "checkpoints").exists():
         raise ConfigError(f"{folder} belongs to a training run; choose another --out")
     return None

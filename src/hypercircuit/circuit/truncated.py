@@ -72,7 +72,12 @@ class Truncated(eqx.Module):
         return self.circuit.shape(n_qubits)
 
     def exact_layers(self, n_qubits: int) -> int:
-        """How many of the first layers need no truncation: 2 floor(log2 bond) + 1, or all."""
+        """How many of the first layers are made without a decomposition.
+
+        2 floor(log2 bond) + 1, or all, with the bond that is stored: at most `max_bond`, the
+        circuit's exact one and the chain's, 2^(n_qubits // 2). Where that is the chain's, later
+        layers truncate nothing, but are decomposed all the same.
+        """
         bond = min(self.max_bond, self.circuit.max_bond, 2 ** (n_qubits // 2))
         return min(self.depth, 2 * (bond.bit_length() - 1) + 1)
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from .config import Config
 
 MNIST_CLASSES, _MNIST_TRAIN = 10, 60_000
-#: An exact state may take so many bytes, or half of the machine's memory if that is more.
+#: Bytes that no node has: larger exact states are refused wherever the configuration is read.
+_NO_NODE = 2**43
+#: Where an exact state is computed it may take so many, or half of the machine's if that is more.
 _EXACT_BYTES = 2**35
 
 
@@ -96,27 +98,27 @@ def check_fit(config: "Config") -> None:
             "and the points of data.source='gaussians' are real numbers; set a smooth loss such "
             "as loss.kind='logistic'"
         )
-    if config.circuit.ansatz == "brickwork" and config.state.engine == "exact":
-        _check_depth(config)
+    _check_depth(config)
 
 
 def check_exact_size(
-    depth: int, rotations: str, n_qubits: int, precision: str, *, remedy: str
+    depth: int, rotations: str, n_qubits: int, precision: str, *, remedy: str, here: bool
 ) -> None:
     """Refuse a circuit too deep for its exact state.
 
     **Arguments:**
 
+    - `here`: whether this machine computes it; else any node might.
     - `remedy`: what to do about it, the end of the message.
 
     **Raises:** `ConfigError` with the depth and what its state would take.
     """
     circuit = Brickwork(depth, rotations)
     n_bytes = exact_bytes(circuit, n_qubits, np.dtype(precision))
-    most = max(_EXACT_BYTES, (machine_memory() or 0) / 2)
+    most = max(_EXACT_BYTES, (machine_memory() or 0) / 2) if here else _NO_NODE
     if n_bytes > most:
         raise ConfigError(
-            f"the exact state of depth {depth} has a bond of {2**circuit.reach} between cells of "
+            f"the exact state of depth {depth} has a bond of 2^{circuit.reach} between cells of "
             f"two qubits and takes at least {n_bytes / 2**30:.3g} GiB for {n_qubits} qubits, more "
             f"than {most / 2**30:.3g} GiB; {remedy}"
         )
@@ -132,11 +134,17 @@ def _check_depth(config: "Config") -> None:
     check_chain_size(config, n_qubits)
 
 
-def check_chain_size(config: "Config", n_qubits: int) -> None:
+def check_chain_size(config: "Config", n_qubits: int, *, here: bool = False) -> None:
     """Refuse a `circuit.depth` whose exact state would not fit in memory.
+
+    **Arguments:**
+
+    - `here`: as for `check_exact_size`.
 
     **Raises:** `ConfigError` with the remedy.
     """
+    if config.circuit.ansatz != "brickwork" or config.state.engine != "exact":
+        return
     check_exact_size(
         config.circuit.depth,
         config.circuit.rotations,
@@ -144,6 +152,7 @@ def check_chain_size(config: "Config", n_qubits: int) -> None:
         config.train.precision,
         remedy=f"lower circuit.depth={config.circuit.depth}, or set state.engine='truncated' and "
         "state.max_bond, such as 16",
+        here=here,
     )
 
 

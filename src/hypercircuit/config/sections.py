@@ -215,7 +215,9 @@ class CircuitConfig(Section):
             centre, in radians.
         edges: of "graph": "ring"; "tree", a binary one; "star", qubit `centre` controls all
             others; "grid", every output's image, each pixel tied to its neighbours;
-            "architecture", the qubits of network-wide choices tied to every neuron; or "pairs".
+            "architecture", the qubits of network-wide choices tied to every neuron of the first
+            layer, whose own sites are a chain (output biases and skip connections have no edge);
+            or "pairs".
         pairs: the edges of "pairs", control first.
         centre: of "star", a qubit counted from 0.
         schedule: "colours", a layer applies one matching of the edges; "all", every edge; or

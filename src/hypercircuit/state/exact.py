@@ -19,6 +19,7 @@ chain, depend on `reach` neighbouring cells only: they need no sweep over the ch
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -31,6 +32,9 @@ from .._types import Angles, CellMaps, CellTensors, CutVectors
 from ..circuit import Ansatz, Brickwork, Noisy
 from .interchange import mps_to_quimb
 from .mixed import noisy_maps
+
+#: No machine holds the exact state of a larger reach, and no float its size.
+_MOST_REACH = 100
 
 
 class ExactMPS(eqx.Module):
@@ -139,6 +143,8 @@ def exact_bytes(circuit: Brickwork, n_qubits: int, dtype: np.dtype) -> float:
 
     The maps, what becomes of them halfway, and the basis, in 128 bits, of the doubled bond.
     """
+    if circuit.reach > _MOST_REACH:
+        return math.inf
     n_cells, doubled, bond = (n_qubits + 1) // 2, circuit.doubled_bond, 2.0**circuit.reach
     halfway = bond**2 * (2 if circuit.rotations == "ry-rz" else 1)
     return n_cells * 4 * doubled * (doubled + halfway) * dtype.itemsize + 16 * doubled * bond**2

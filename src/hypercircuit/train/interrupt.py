@@ -68,8 +68,9 @@ class StopSignals:
         for number, handler in (self._previous or {}).items():
             signal.signal(number, handler)
         self._previous = None
-        if self._outer is not None and self._outer.requested is None:
-            self._outer.requested = self.requested
+        if self._outer is not None:
+            self._outer.requested = self._outer.requested or self.requested
+            self._outer._interrupts += self._interrupts
         self._outer = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:

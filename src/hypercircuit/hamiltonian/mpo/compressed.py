@@ -266,7 +266,16 @@ def compress_loss(
     parts, errors = work.parts(hamiltonian, weights)
     rng = np.random.default_rng([seed, 1])
     bits = (rng.random((_DRAWN, len(weights))) < weights[:, 1]).astype(np.uint8)
-    measured = _measure(hamiltonian, parts, bits)
+
+    def pause() -> None:
+        """Between networks that are measured: a word of progress may end the work."""
+        if progress is not None:
+            progress(hamiltonian.n_qubits, hamiltonian.n_qubits)
+
+    measured = _measure(hamiltonian, parts, bits, pause)
+    compression = _compression_error(
+        hamiltonian, parts, weights, sum(errors), measured, work.entries, pause
+    )
     return CompressedLoss(
         hamiltonian,
         tuple(parts),
@@ -277,7 +286,7 @@ def compress_loss(
         dtype.name,
         memory,
         tuple(errors),
-        _compression_error(hamiltonian, parts, weights, sum(errors), measured),
+        compression,
         measured,
         time.perf_counter() - begun,
     )
@@ -316,6 +325,8 @@ class _Work:
     memory: int
     progress: Callable[[int, int], None] | None
     shards: Shards | None
+    #: The losses of all networks, once they are written out.
+    entries: np.ndarray | None = None
 
     def parts(
         self, hamiltonian: LossHamiltonian, weights: np.ndarray
@@ -341,6 +352,7 @@ class _Work:
             if self.progress is not None:
                 self.progress(go * n_sites // n_goes, n_sites)
             entries += len(rows) / n_examples * hamiltonian.subset(rows).diagonal()
+        self.entries = entries
         found = from_diagonal(
             entries,
             max_bond=self.max_bond,
@@ -511,10 +523,15 @@ def parts_values(
 
 
 def _measure(
-    hamiltonian: LossHamiltonian, parts: Sequence[Part], bits: np.ndarray
+    hamiltonian: LossHamiltonian,
+    parts: Sequence[Part],
+    bits: np.ndarray,
+    pause: Callable[[], None] = lambda: None,
 ) -> MeasuredError:
-    at_once = range(0, len(bits), _NETWORKS_AT_ONCE)
-    true = [hamiltonian.losses(bits[start : start + _NETWORKS_AT_ONCE]) for start in at_once]
+    true = []
+    for start in range(0, len(bits), _NETWORKS_AT_ONCE):
+        pause()
+        true.append(hamiltonian.losses(bits[start : start + _NETWORKS_AT_ONCE]))
     return MeasuredError.of(parts_values(parts, bits), np.concatenate(true))
 
 
@@ -524,12 +541,17 @@ def _compression_error(
     weights: np.ndarray,
     truncation: float,
     measured: MeasuredError,
+    written: np.ndarray | None,
+    pause: Callable[[], None],
 ) -> CompressionError:
-    """Counted over all networks where they are few enough, estimated otherwise."""
+    """Counted over all networks where they are few enough, estimated otherwise.
+
+    `written` are the losses of all networks, if they were written out.
+    """
     n_qubits = hamiltonian.n_qubits
-    if _by_entries(hamiltonian):
+    if written is not None:
         (part,) = parts
-        difference = part.mpo.diagonal() - hamiltonian.diagonal()
+        difference = part.mpo.diagonal() - written
         return CompressionError(math.sqrt(_chances(weights) @ difference**2))
     n_losses = (hamiltonian.n_examples * hamiltonian.network.n_outputs) << n_qubits
     if n_qubits > MOST_ENTRIES or n_losses > _COUNTED:
@@ -540,6 +562,7 @@ def _compression_error(
         entries.reshape(2**part.start, -1, rest)[...] += part.mpo.diagonal()[:, None]
     at_once = max(_NETWORKS_AT_ONCE, _LOSSES_AT_ONCE // hamiltonian.n_examples)
     for start in range(0, 2**n_qubits, at_once):
+        pause()
         codes = np.arange(start, min(start + at_once, 2**n_qubits))
         bits = ((codes[:, None] >> np.arange(n_qubits)[::-1]) & 1).astype(np.uint8)
         entries[codes] -= hamiltonian.losses(bits)

@@ -37,7 +37,7 @@ def restarts_summary(found: Mapping[str, Any]) -> Html | None:
     return facts(
         [
             ("qubits", number(found.get("n_qubits"))),
-            ("training examples", _count(found, "n_examples")),
+            ("training examples", _known(found, "n_examples")),
             ("loss", found.get("loss")),
             ("smallest loss of all networks", number(found.get("minimum"))),
             ("networks that near it", number(found.get("networks_within_distance"))),
@@ -271,10 +271,11 @@ def compile_results(found: Mapping[str, Any]) -> Html | None:
 def _compression(found: Mapping[str, Any]) -> Html | None:
     """The error over all of the metric's networks; of older reports, what truncation counted."""
     if found.get("at_most") is not None:
-        about = "counted over all networks"
-        if not found["exact"]:
-            about = "estimated, three standard errors included"
-        return join(["at most ", number(found["at_most"], ".2g"), f" rms in the metric, {about}"])
+        error = number(found["at_most"], ".2g")
+        if found["exact"]:
+            return join([error, " rms in the metric, counted over all networks"])
+        about = "rms in the metric, estimated, three standard errors included"
+        return join(["at most ", error, f" {about}"])
     if found.get("truncation_at_most") is not None:
         return join(["truncation at most ", number(found["truncation_at_most"], ".2g")])
     return None
@@ -419,8 +420,8 @@ def _optima_figure(
 # ---------------------------------------------------------------- noise
 
 
-def _count(found: Mapping[str, Any], name: str) -> Html | None:
-    return None if found.get(name) is None else number(found[name])
+def _known(found: Mapping[str, Any], name: str, form: str = ".6g") -> Html | None:
+    return None if found.get(name) is None else number(found[name], form)
 
 
 def noise(page: Page, found: Mapping[str, Any]) -> Html | None:
@@ -496,11 +497,11 @@ def noise(page: Page, found: Mapping[str, Any]) -> Html | None:
             ("after two-qubit gates", number(found.get("two_qubit"), "g", "p")),
             ("readout error", number(found.get("readout"), "g")),
             ("energies", found.get("method")),
-            ("training examples", number(found.get("n_examples"))),
-            ("trajectories", _count(found, "n_trajectories")),
-            ("smallest loss of all networks", number(found.get("minimum"))),
-            ("its test accuracy", number(found.get("best_accuracy"), ".2%")),
-            ("mean loss of all networks", number(found.get("uniform_energy"))),
+            ("training examples", _known(found, "n_examples")),
+            ("trajectories", _known(found, "n_trajectories")),
+            ("smallest loss of all networks", _known(found, "minimum")),
+            ("its test accuracy", _known(found, "best_accuracy", ".2%")),
+            ("mean loss of all networks", _known(found, "uniform_energy")),
         ]
     )
     warnings = [tag("p", warning, class_="note") for warning in found.get("warnings") or []]
