@@ -389,7 +389,7 @@ def test_none_of_many_members_is_lost(work: Path, cluster: Cluster, capsys):
 
 
 def wait_until_ended(cluster: Cluster, job: str, meanwhile) -> dict[str, str]:
-    """The states in which the members of an array ended; the controller forgets them after a while."""
+    """How the members of an array ended; the controller forgets their states after a while."""
     deadline = time.monotonic() + MANY * 60
     seen: dict[str, str] = {}
     while True:
