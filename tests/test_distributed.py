@@ -1,5 +1,6 @@
 """One run on several devices and in several processes: the same numbers, one writer, one end."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -8,18 +9,23 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import shared_work
+from hypercircuit import Brickwork, Cumulant
 from hypercircuit._run_lock import hold_run
-from hypercircuit._shards import Shards, device_mesh
+from hypercircuit._shards import AXIS, Shards, device_mesh
 from hypercircuit.cli import main
 from hypercircuit.cluster import connect
 from hypercircuit.cluster.processes import devices_of_task, tasks_of_step
 from hypercircuit.config import Config
 from hypercircuit.hamiltonian.mpo import compress_loss
 from hypercircuit.run import train_run
+from hypercircuit.state import ExactMPS, bit_cumulants, exact_mps
+from hypercircuit.train.shards import EnergyShare
+from hypercircuit.train.shared_state import SharedState
 
 PROGRAM = Path(shared_work.__file__)
 
@@ -225,6 +231,66 @@ def test_one_device_needs_no_mesh_and_a_batch_script_is_one_process():
     assert connect(expected=1, environment={}) is None
     assert tasks_of_step({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}) == 1
     assert tasks_of_step({"SLURM_STEP_NUM_TASKS": "2"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("n_qubits", "depth", "rotations", "order", "n_shares"),
+    [
+        (16, 1, "ry-rz", 2, 3),
+        (21, 2, "ry-rz", 2, 2),
+        (24, 2, "ry-rz", 4, 3),
+        (29, 3, "ry", 2, 2),
+        (45, 4, "ry-rz", 2, 3),
+        (59, 3, "ry-rz", 4, 2),
+    ],
+)
+def test_shares_make_up_the_state(
+    n_qubits: int, depth: int, rotations: str, order: int, n_shares: int
+):
+    """Also of odd chains, and of numbers of cells that the devices do not divide."""
+    circuit = Brickwork(depth, rotations)
+    params = 2 * jax.random.normal(jax.random.key(1), circuit.shape(n_qubits), np.float64)
+    shared = SharedState(circuit, n_qubits, order, n_shares)
+    assert shared.saves
+
+    def gathered(params: jax.Array) -> ExactMPS:
+        """`vmap` over shares in place of devices; all of them end with the same."""
+        devices = jax.vmap(lambda _: shared(params), axis_name=AXIS, axis_size=n_shares)
+        return jax.tree.map(lambda leaf: leaf[0], devices(jnp.arange(n_shares)))
+
+    whole = exact_mps(circuit, params)
+    probabilities, bands = bit_cumulants(whole, order)
+    found = jax.jit(gathered)(params)
+    assert found.cumulants is not None
+    for each, expected in zip(found.cumulants[1], bands, strict=True):
+        assert each.powers == expected.powers
+    known = dataclasses.replace(whole, cumulants=(probabilities, bands))
+    assert jax.tree.structure(found) == jax.tree.structure(known)
+    for each, expected in zip(jax.tree.leaves(found), jax.tree.leaves(known), strict=True):
+        np.testing.assert_allclose(each, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_a_chain_too_short_is_not_shared_out():
+    """Nor one of which a device would get nothing."""
+    assert not SharedState(Brickwork(4), 20, 2, 2).saves
+    assert not SharedState(Brickwork(1), 10, 2, 4).saves
+    assert SharedState(Brickwork(4), 7850, 2, 64).saves
+
+
+def test_share_that_is_measured_is_smaller_and_finite():
+    """What `estimate` measures of a step that several processes share."""
+    loss = shared_work.hamiltonian()
+    each = Cumulant().prepare(loss, shared_work.CIRCUIT, batch_size=3, dtype=np.float64)
+    one = EnergyShare(each, 2)
+    assert one.state is not None
+    assert one.state.exchanged == loss.n_qubits * 3
+    params = shared_work.CIRCUIT.init(jax.random.key(0), loss.n_qubits, dtype=np.float64)
+    value, gradient = jax.jit(jax.value_and_grad(one))(params, one.batch(np.arange(3)))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    # Nothing of angles that only the second device needs.
+    assert (np.asarray(gradient)[:, 2 * one.state.width :] == 0).all()
+    assert EnergyShare(each, 7).state is None
 
 
 @pytest.mark.parametrize("n_shares", [1, 2, 5, 30])

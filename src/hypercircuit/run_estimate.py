@@ -81,7 +81,8 @@ _FIGURE_SECONDS = 1.0
 class _Measured(NamedTuple):
     """Seconds of the parts of training with some number of examples, and planned bytes.
 
-    `xla_*` are those of a part in which XLA compiles what a compile cache keeps.
+    `xla_*` are those of a part in which XLA compiles what a compile cache keeps; `exchanged` are
+    the numbers that processes exchange for the state in every step.
     """
 
     prepare: float
@@ -95,6 +96,7 @@ class _Measured(NamedTuple):
     xla_prepare: float
     xla_compile: float
     xla_evaluate: float
+    exchanged: float
 
 
 @one_lapack_thread()
@@ -180,7 +182,10 @@ def _estimated(
     full = n if complete else sizes.batch
     flops = step_flops(name, sizes)
     wanted = measured_sizes(full, max(start_flops(name, sizes), flops), budget)
-    found = [_measure(config, problem, hamiltonian, kind, m, full, budget, clock) for m in wanted]
+    found = [
+        _measure(config, problem, hamiltonian, kind, m, full, budget, processes, clock)
+        for m in wanted
+    ]
     law = _Measured(*(extrapolate(wanted, column, full) for column in zip(*found, strict=True)))
     how = "measured" if wanted == (full,) else f"extrapolated from {wanted[0]} and {wanted[1]}"
     evaluations = -(-steps // config.train.evaluate_every)
@@ -204,8 +209,9 @@ def _estimated(
     if isinstance(kind, MPO):
         stages += _following(kind, steps, law, how)
     if processes > 1:
-        seconds = exchange_seconds(sizes.n_params * np.dtype(config.train.precision).itemsize)
-        words = f"gradient of {processes} processes"
+        exchanged = sizes.n_params + int(law.exchanged)
+        seconds = exchange_seconds(exchanged * np.dtype(config.train.precision).itemsize)
+        words = f"gradient{' and state' if law.exchanged else ''} of {processes} processes"
         stages.append(_stage("exchange", words, steps, seconds, "assumed"))
     saves = steps // config.train.checkpoint_every + 1
     stages.append(_stage("checkpoints", f"{sizes.n_params} angles", saves, law.save, how))
@@ -322,6 +328,7 @@ def _measure(
     size: int,
     full: int,
     budget: float,
+    processes: int,
     clock: CompileClock,
 ) -> _Measured:
     """Carry out the parts of training with batches of `size` examples (`full` in the run)."""
@@ -350,6 +357,7 @@ def _measure(
             params=_params(config, problem),
             validation=validation,
             folder=Path(folder),
+            n_shares=processes,
         )
         xla_prepare = clock.lap()
         compiling, xla_compile = probe.compile(), clock.lap()
@@ -374,6 +382,7 @@ def _measure(
             xla_prepare,
             xla_compile,
             xla_evaluate,
+            float(probe.exchanged),
         )
 
 

@@ -22,7 +22,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jax import lax
+from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray
 
 from .._precision import check_precision
 from .._types import Angles, CellTensors
@@ -105,10 +106,14 @@ class Brickwork(eqx.Module):
             raise ValueError(f"n_qubits must be at least 1, got {n_qubits}")
         return start_angles(key, self.shape(n_qubits), how, scale, dtype)
 
-    def cells(self, params: Angles) -> CellTensors:
+    def cells(self, params: Angles, part: tuple[jax.Array | int, int] | None = None) -> CellTensors:
         """The exact MPS as cell tensors (n_cells, bond, 2, 2, bond).
 
         An odd chain is padded by one qubit that stays |0> and touches nothing.
+
+        **Arguments:**
+
+        - `part`: the first of the cells that are wanted, and how many; left out, all of them.
         """
         _, n_qubits, _ = params.shape
         if params.shape != self.shape(n_qubits):
@@ -116,19 +121,31 @@ class Brickwork(eqx.Module):
                 f"params must have shape {self.shape(n_qubits)} for {n_qubits} qubits, "
                 f"got {params.shape}"
             )
-        return self.cells_of(rotation_matrices(params))
+        if part is None:
+            return self.cells_of(rotation_matrices(params))
+        first, n_cells = part
+        params = jnp.pad(params, ((0, 0), (0, n_qubits % 2), (0, 0)))
+        own = lax.dynamic_slice_in_dim(params, 2 * first, 2 * n_cells, axis=1)
+        has_pair = 2 * (first + jnp.arange(n_cells)) + 1 < n_qubits
+        return self._cells(rotation_matrices(own), has_pair)
 
     def cells_of(self, gates: Inexact[Array, "depth n_qubits 2 2"]) -> CellTensors:
         """The cells with any one-qubit gates in the places of the rotations."""
         depth, n_qubits = gates.shape[:2]
-        n_cells = (n_qubits + 1) // 2
-        odd = n_qubits % 2 == 1
-        identity = jnp.eye(2, dtype=gates.dtype)
-        if odd:
-            idle = jnp.broadcast_to(identity, (depth, 1, 2, 2))
+        if n_qubits % 2 == 1:
+            idle = jnp.broadcast_to(jnp.eye(2, dtype=gates.dtype), (depth, 1, 2, 2))
             gates = jnp.concatenate([gates, idle], axis=1)
+        has_pair = 2 * jnp.arange(gates.shape[1] // 2) + 1 < n_qubits
+        return self._cells(gates, has_pair)
+
+    def _cells(
+        self, gates: Inexact[Array, "depth n_sites 2 2"], has_pair: Bool[Array, " n_cells"]
+    ) -> CellTensors:
+        """A cell for every two gates of a layer; a cell that is no pair has no CX inside."""
+        depth, n_cells = gates.shape[0], len(has_pair)
+        identity = jnp.eye(2, dtype=gates.dtype)
         gates = gates.reshape(depth, n_cells, 2, 2, 2)
-        has_pair = jnp.ones(n_cells, bool).at[-1].set(not odd)[:, None, None, None, None]
+        has_pair = has_pair[:, None, None, None, None]
 
         # state[cell, left bonds, s0, s1, right bonds]
         state = jnp.einsum("nu,nv->nuv", gates[0, :, 0, :, 0], gates[0, :, 1, :, 0])

@@ -38,9 +38,10 @@ determine. Nothing is read from a compile cache. The whole is::
     bytes   = high-water mark of the measured stages + (what XLA plans for the full step
               - what it planned for the largest step that was carried out)
 
-Of K processes each has ceil(B / K) examples of a step and a share of the final energy's, and they
-exchange the gradient after every step: ``EXCHANGE_SECONDS + 2 bytes / EXCHANGE_RATE``, assumed. All
-the rest is process 0's.
+Of K processes each has ceil(B / K) examples of a step, with cumulants 1 / K of the sites of an
+exact state, and a share of the final energy's examples. In every step they exchange the gradient,
+and the bits' cumulants with their derivatives: ``EXCHANGE_SECONDS + 2 bytes / EXCHANGE_RATE``,
+assumed. All the rest is process 0's.
 
 How often operators are compressed again depends on the way of the state. `FURTHER_COMPRESSIONS` are
 assumed in the state's metric, as in experiment 05, each as long as the first, and none in the
@@ -194,7 +195,7 @@ def start_flops(kind: str, sizes: Sizes) -> float:
 
 
 def exchange_seconds(n_bytes: int) -> float:
-    """To sum a gradient of that size over processes."""
+    """To sum a gradient of that size, or to gather and sum as much of a state, over processes."""
     return EXCHANGE_SECONDS + 2 * n_bytes / EXCHANGE_RATE
 
 

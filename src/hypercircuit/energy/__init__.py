@@ -16,6 +16,7 @@ from .cumulant import Cumulant as Cumulant
 from .dense import Statevector as Statevector
 from .exact import Exact as Exact, why_not_exact as why_not_exact
 from .mpo import MPO as MPO, MPOEnergy as MPOEnergy
+from .pairs import exact_cumulants as exact_cumulants
 from .sampled import (
     Estimate as Estimate,
     Sampled as Sampled,

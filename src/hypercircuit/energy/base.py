@@ -46,6 +46,11 @@ class PreparedEnergy(abc.ABC):
     #: Whether states of site tensors are, those of `Truncated` and `FreeMPS`.
     site_tensors: ClassVar[bool] = False
 
+    @property
+    def cumulant_order(self) -> int:
+        """Of the bits' cumulants that `of_state` takes from an exact state, 0 if it takes none."""
+        return 0
+
     def __init__(
         self,
         hamiltonian: LossHamiltonian,

@@ -132,6 +132,10 @@ class CumulantEnergy(PreparedEnergy):
         x = self.hamiltonian.inputs(examples)
         return input_cuts(data, network, network.layers[0].encoding, x, positive=True)
 
+    @property
+    def cumulant_order(self) -> int:
+        return self.settings.order
+
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> CumulantBatch:
         examples, weights = self.filled(examples, weights)
         network = self.hamiltonian.network

@@ -45,7 +45,7 @@ from .expected import ExpectedLoss, Labels, Outputs, labels
 from .gaussian import NearlyNormal
 from .lattice import input_cuts, sign_cut
 from .linear import LinearOutputs, linear_forms
-from .pairs import pair_cumulants
+from .pairs import exact_cumulants
 from .site_moments import swept_cumulants
 from .windows import JointMoments, Windows, joint_moments, windows_between
 
@@ -168,6 +168,10 @@ class HiddenCumulantEnergy(PreparedEnergy):
             network, last, network.layers[last].encoding, positive=True
         )
 
+    @property
+    def cumulant_order(self) -> int:
+        return self.settings.order
+
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> HiddenBatch:
         examples, weights = self.filled(examples, weights)
         data, network = self.hamiltonian.data, self.network
@@ -209,7 +213,7 @@ class HiddenCumulantEnergy(PreparedEnergy):
     def _bits(self, mps: State) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
         order = self.settings.order
         if not isinstance(mps, ChainMPS):
-            return pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
+            return exact_cumulants(mps, order)
         if mps.correlation_range is None:
             near = min(FREE_RANGE, mps.n_qubits - 1)
             mps = dataclasses.replace(mps, correlation_range=near)

@@ -159,6 +159,10 @@ class QuadraticEnergy(PreparedEnergy):
         super().__init__(hamiltonian, circuit, batch_size, dtype)
         self.outputs = linear_outputs(hamiltonian)
 
+    @property
+    def cumulant_order(self) -> int:
+        return 2
+
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> QuadraticBatch:
         examples, weights = self.filled(examples, weights)
         loss = self.hamiltonian.loss

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from ..bnn import Encoding
 from ..hamiltonian import LossHamiltonian
 from ..state import Band, ChainMPS, State, bit_cumulants, bit_probabilities
-from .pairs import pair_cumulants
+from .pairs import exact_cumulants
 from .site_moments import swept_cumulants
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -80,10 +80,8 @@ class LinearOutputs(eqx.Module):
             if mps.correlation_range is None and order == 2:
                 return swept_cumulants(self, mps, jnp.asarray(x))
             probabilities, bands = bit_cumulants(mps, order)
-        elif order == 2:
-            probabilities, bands = pair_cumulants(mps)
         else:
-            probabilities, bands = bit_cumulants(mps, order)
+            probabilities, bands = exact_cumulants(mps, order)
         return self.of_bits(probabilities, bands, x, order)
 
     def of_bits(

@@ -15,7 +15,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..state import Band, ExactMPS
+from ..state import Band, ExactMPS, bit_cumulants
+
+
+def exact_cumulants(
+    mps: ExactMPS, order: int
+) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
+    """The same numbers as `bit_cumulants(mps, order)`: those that the state knows, or the fast way.
+
+    A state that knows some knows those of the order that its energy needs.
+    """
+    if mps.cumulants is not None:
+        return mps.cumulants
+    return pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
 
 
 def pair_cumulants(mps: ExactMPS) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:

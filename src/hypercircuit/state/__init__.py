@@ -11,7 +11,12 @@ from .chain import (
     from_tensors as from_tensors,
 )
 from .condition import condition as condition
-from .exact import ExactMPS as ExactMPS, exact_mps as exact_mps
+from .exact import (
+    Band as Band,
+    ExactMPS as ExactMPS,
+    exact_mps as exact_mps,
+    mps_of_cells as mps_of_cells,
+)
 from .interchange import (
     load_mps as load_mps,
     mps_from_quimb as mps_from_quimb,
@@ -19,7 +24,6 @@ from .interchange import (
     save_mps as save_mps,
 )
 from .moments import (
-    Band as Band,
     bit_cumulants as bit_cumulants,
     bit_probabilities as bit_probabilities,
     correlations as correlations,

@@ -96,6 +96,7 @@ def condition(
         maps=jnp.where(possible, maps, mps.maps),
         left=jnp.where(possible, new_left, mps.left),
         right=jnp.where(possible, new_right, mps.right),
+        cumulants=None,
     )
 
 

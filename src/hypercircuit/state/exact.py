@@ -37,6 +37,21 @@ from .mixed import noisy_maps
 _MOST_REACH = 100
 
 
+class Band(eqx.Module):
+    """Joint cumulants of one pattern of powers, see `hypercircuit.state.moments`.
+
+    `values` has one axis per gap (gap 1 first) and the site axis last; `multiplicity` counts the
+    orderings of the bits, n! / (q_1! .. q_k!).
+    """
+
+    powers: tuple[int, ...] = eqx.field(static=True)
+    values: Float[Array, "*gaps n_qubits"]
+
+    @property
+    def multiplicity(self) -> int:
+        return math.factorial(sum(self.powers)) // math.prod(map(math.factorial, self.powers))
+
+
 class ExactMPS(eqx.Module):
     """An exact MPS of cells and its maps on the doubled bond.
 
@@ -49,6 +64,7 @@ class ExactMPS(eqx.Module):
     - `n_qubits`: sites of the chain; an odd chain has one idle padding site at its end.
     - `reach`: cells that a cell's light cone extends to either side.
     - `correlation_range`: bits further apart than this many sites are independent.
+    - `cumulants`: the bits' probabilities and bands, where they were computed with the state.
     """
 
     cells: CellTensors | None
@@ -58,6 +74,7 @@ class ExactMPS(eqx.Module):
     n_qubits: int = eqx.field(static=True)
     reach: int = eqx.field(static=True)
     correlation_range: int = eqx.field(static=True)
+    cumulants: tuple[Float[Array, " n_qubits"], tuple[Band, ...]] | None = None
 
     @property
     def dtype(self) -> np.dtype:

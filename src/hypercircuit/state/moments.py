@@ -12,9 +12,7 @@ stored at its last site i, zero where j_1 < 0.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
 
 import equinox as eqx
 import jax
@@ -24,7 +22,7 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from . import chain_moments
 from .chain import ChainMPS
-from .exact import ExactMPS, doubled_maps, hermitian_basis
+from .exact import Band, ExactMPS, doubled_maps, hermitian_basis
 
 
 class SiteMaps(eqx.Module):
@@ -38,22 +36,6 @@ class SiteMaps(eqx.Module):
     maps: Float[Array, "n_sites 2 size size"]
     left: Float[Array, "n_cuts size"]
     right: Float[Array, "n_cuts size"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Band:
-    """Joint cumulants of one pattern of powers, see the module's text.
-
-    `values` has one axis per gap (gap 1 first) and the site axis last; `multiplicity` counts the
-    orderings of the bits, n! / (q_1! .. q_k!).
-    """
-
-    powers: tuple[int, ...]
-    values: Float[Array, "*gaps n_qubits"]
-
-    @property
-    def multiplicity(self) -> int:
-        return math.factorial(sum(self.powers)) // math.prod(map(math.factorial, self.powers))
 
 
 def site_maps(mps: ExactMPS) -> SiteMaps:

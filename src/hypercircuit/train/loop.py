@@ -47,7 +47,7 @@ from .interrupt import StopSignals
 from .lbfgs import LBFGS
 from .objective import CHECK, KLPenalty, Objective, step_key
 from .progress import Progress, ProgressDisplay
-from .shards import ShardedEnergy, agree_to_stop, note_signal
+from .shards import EnergyShare, ShardedEnergy, agree_to_stop, note_signal
 
 CHECKPOINTS = "checkpoints"
 OPERATORS = "mpo.npz"
@@ -372,6 +372,7 @@ class _Loop:
         params: Angles,
         validation: Dataset | None,
         mesh: Mesh | None = None,
+        n_shares: int = 1,
     ) -> None:
         self.shards = None if mesh is None else Shards(mesh)
         self.hamiltonian, self.circuit, self.schedule = hamiltonian, circuit, schedule
@@ -393,6 +394,8 @@ class _Loop:
         self.energy: PreparedEnergy
         if self.shards is None:
             self.energy = prepare(batch_size=self.batch_size)
+            if n_shares > 1:
+                self.energy = EnergyShare(self.energy, n_shares)
         elif isinstance(energy, (Statevector, MPO)):
             raise ValueError(
                 f"energy {energy.name} is one of all the examples at once, of which "

@@ -18,12 +18,17 @@ from .lbfgs import LBFGS
 from .loop import Schedule, _Loop, _Run
 from .objective import KLPenalty
 from .progress import Progress
+from .shards import EnergyShare
 
 
 class Probe:
     """What [`hypercircuit.train`][] does, stage by stage; every stage returns its seconds.
 
-    **Arguments:** those of `train`; `folder`: an empty one for checkpoints.
+    **Arguments:** those of `train`, and
+
+    - `folder`: an empty one for checkpoints.
+    - `n_shares`: devices that share a step, of which the share of one is carried out; the batch is
+      its own.
     """
 
     def __init__(
@@ -39,11 +44,21 @@ class Probe:
         params: Angles,
         validation: Dataset,
         folder: Path,
+        n_shares: int = 1,
     ) -> None:
         begun = time.perf_counter()
         self._progress = Progress(enabled=False)
         self._loop = _Loop(
-            hamiltonian, circuit, energy, penalty, optimiser, schedule, seed, params, validation
+            hamiltonian,
+            circuit,
+            energy,
+            penalty,
+            optimiser,
+            schedule,
+            seed,
+            params,
+            validation,
+            n_shares=n_shares,
         )
         self._run = _Run(self._loop.start, self._loop.identity, folder)
         if isinstance(self._loop.energy, MPOEnergy):
@@ -59,6 +74,13 @@ class Probe:
         inputs = self._loop._inputs(self._run)
         self._compiled = jax.jit(self._loop._update).lower(*inputs).compile()
         return time.perf_counter() - begun
+
+    @property
+    def exchanged(self) -> int:
+        """Numbers that the devices exchange for the state before every step."""
+        energy = self._loop.energy
+        shared = energy.state if isinstance(energy, EnergyShare) else None
+        return 0 if shared is None else shared.exchanged
 
     @property
     def planned_bytes(self) -> int:

@@ -2,11 +2,13 @@
 
     devices   0                1                2
     params    all              all              all                    replicated
+    state     cells 0..c-1     cells c..2c-1    cells 2c..             each its own, then gathered
     batch     rows 0..b-1      rows b..2b-1     rows 2b..n-1, filled   every process its own only
     energy    sum of its rows  sum of its rows  sum of its rows
                   \\________________|________________/
                      sum: energy and gradient, on all devices
 
+Exact states of chains are shared out (see `shared_state`); of others every device makes the whole.
 What the host decides from (signals, checkpoints) is agreed upon by small sums of the same kind.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -26,6 +29,7 @@ from .._types import Angles, AnyArray
 from ..energy import Batch, PreparedEnergy
 from ..state import State
 from .interrupt import StopSignals
+from .shared_state import shared_state
 
 
 def agree_to_stop(stop: StopSignals, shards: Shards | None) -> bool:
@@ -41,6 +45,36 @@ def note_signal(stop: StopSignals, number: int) -> None:
     """Note the signal that reached some process, 0 being none."""
     if number and stop.requested is None:
         stop.requested = signal.Signals(number).name
+
+
+class EnergyShare(PreparedEnergy):
+    """What one of several devices computes in a step, to be measured: its numbers mean nothing.
+
+    **Arguments:**
+
+    - `each`: the energy of its examples.
+    - `n_shares`: devices.
+    """
+
+    def __init__(self, each: PreparedEnergy, n_shares: int) -> None:
+        self.graphs = each.graphs  # type: ignore[misc]
+        self.site_tensors = each.site_tensors  # type: ignore[misc]
+        super().__init__(each.hamiltonian, each.circuit, each.batch_size, each.dtype)
+        self.each, self.state = each, shared_state(each, n_shares)
+
+    def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> Batch:
+        return self.each.batch(examples, weights)
+
+    def with_key(self, batch: Batch, key: PRNGKeyArray) -> Batch:
+        return self.each.with_key(batch, key)
+
+    def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
+        return self.each.of_state(mps, batch)
+
+    def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
+        if self.state is None:
+            return self.each.per_example(params, batch)
+        return self.each.of_state(self.state.alone(params), batch)
 
 
 class ShardedBatch(Batch):
@@ -74,6 +108,7 @@ class ShardedEnergy(PreparedEnergy):
         self.site_tensors = each.site_tensors  # type: ignore[misc]
         super().__init__(each.hamiltonian, each.circuit, batch_size, each.dtype)
         self.each, self.shards = each, shards
+        self.state = shared_state(each, len(shards))
         self._sums = shards.map(self._own_sum, split=(False, True, False))
         self._values = shards.map(self._own_values, split=(False, True, False))
 
@@ -104,7 +139,7 @@ class ShardedEnergy(PreparedEnergy):
         return dataclasses.replace(batch, key=key)
 
     def of_state(self, mps: State, batch: Batch) -> Float[Array, " n"]:
-        raise NotImplementedError("every device makes the state by itself; call per_example")
+        raise NotImplementedError("devices make the state by themselves; call per_example")
 
     def per_example(self, params: Angles, batch: Batch) -> Float[Array, " n"]:
         return self._values(params, *_split(batch))
@@ -127,12 +162,19 @@ class ShardedEnergy(PreparedEnergy):
     def _own_sum(
         self, params: Angles, batch: ShardedBatch, key: PRNGKeyArray | None
     ) -> Float[Array, " one"]:
-        return self.each(params, self._own(batch, key))[None]
+        own = self._own(batch, key)
+        return jnp.sum(own.weights * self._of_own(params, own))[None]
 
     def _own_values(
         self, params: Angles, batch: ShardedBatch, key: PRNGKeyArray | None
     ) -> Float[Array, " n"]:
-        return self.each.per_example(params, self._own(batch, key))
+        return self._of_own(params, self._own(batch, key))
+
+    def _of_own(self, params: Angles, own: Batch) -> Float[Array, " n"]:
+        """The energies of one device's examples."""
+        if self.state is None:
+            return self.each.per_example(params, own)
+        return self.each.of_state(self.state(params), own)
 
 
 def _split(batch: Batch) -> tuple[ShardedBatch, PRNGKeyArray | None]:
