@@ -170,7 +170,8 @@ def test_states_are_made_side_by_side(scheme: str):
     [("sweep", 5, 2), pytest.param("parallel", 4, 1, marks=pytest.mark.slow)],
 )
 def test_gradient_is_exact_where_nothing_is_discarded(scheme: str, n: int, kinds: int):
-    """Bond 4 holds every state of so few sites; layers 6 and 7 go through the scheme."""
+    """Bond 4 holds every state of so few sites; the cutoff, far below any weight, makes layers 6
+    and 7 go through the scheme."""
     angles = random_angles(7, n, seed=2, kinds=kinds)
     value = Value(n)
 
@@ -178,7 +179,7 @@ def test_gradient_is_exact_where_nothing_is_discarded(scheme: str, n: int, kinds
         return value.of_amplitudes(oracles.brickwork_statevector(with_rz(angles)))
 
     circuit = Brickwork(7, "ry" if kinds == 1 else "ry-rz")
-    ansatz = Truncated(circuit, 4, scheme=scheme)
+    ansatz = Truncated(circuit, 4, 1e-30, scheme)
     energy, gradient = value_and_gradient(n, ansatz)(jnp.asarray(angles))
     np.testing.assert_allclose(energy, expected(angles), rtol=1e-11)
     differences = oracles.finite_difference_gradient(expected, angles, 1e-5)
@@ -233,9 +234,17 @@ def test_degenerate_singular_values_leave_the_gradient_finite(scheme: str, dtype
 
 
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
-def test_layers_without_truncation_have_the_exact_gradient_at_product_states(dtype: type):
-    n, depth = 6, 5
-    descend = value_and_gradient(n, Truncated(Brickwork(depth), 4))
+@pytest.mark.parametrize(
+    ("n", "depth", "max_bond"),
+    [(6, 5, 4), pytest.param(5, 9, 4, marks=pytest.mark.slow), (6, 9, 8)],
+)
+def test_layers_without_truncation_have_the_exact_gradient_at_product_states(
+    n: int, depth: int, max_bond: int, dtype: type
+):
+    """So few layers that none truncates, and so few sites."""
+    ansatz = Truncated(Brickwork(depth), max_bond)
+    assert ansatz.exact_layers(n) == depth
+    descend = value_and_gradient(n, ansatz)
     value = Value(n)
 
     def expected(angles: np.ndarray) -> float:

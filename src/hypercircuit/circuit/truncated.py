@@ -74,10 +74,12 @@ class Truncated(eqx.Module):
     def exact_layers(self, n_qubits: int) -> int:
         """How many of the first layers are made without a decomposition.
 
-        2 floor(log2 bond) + 1, or all, with the bond that is stored: at most `max_bond`, the
-        circuit's exact one and the chain's, 2^(n_qubits // 2). Where that is the chain's, later
-        layers truncate nothing, but are decomposed all the same.
+        2 floor(log2 bond) + 1, or all, with the smaller one of `max_bond` and the circuit's exact
+        bond; all of them where `max_bond` is that of any state of so few qubits, 2^(n_qubits // 2),
+        and `cutoff` zero.
         """
+        if not self.cutoff and self.max_bond >= 2 ** (n_qubits // 2):
+            return self.depth
         bond = min(self.max_bond, self.circuit.max_bond, 2 ** (n_qubits // 2))
         return min(self.depth, 2 * (bond.bit_length() - 1) + 1)
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from .carry import Parts, carried, parts, real_trace
 from .chain import ChainMPS
 
 
@@ -62,15 +63,12 @@ def pair_covariances(
 ]:
     """Probabilities, variances, and the covariances of bits (i - g, i), g = 1..reach."""
     probabilities, values = deviations(mps)
-    starting = inserted_from_left(mps, values)
-    ending = inserted_from_right(mps, values)
+    starting = parts(inserted_from_left(mps, values))
+    ending, tensors = parts(inserted_from_right(mps, values)), parts(mps.sites)
 
-    @jax.checkpoint
-    def distance(arriving: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        arriving = jnp.pad(arriving[:-1], ((1, 0), (0, 0), (0, 0)))
-        found = jnp.einsum("nlm,nlm->n", arriving, ending).real
-        half = jnp.einsum("nlm,nlsr->nmsr", arriving, mps.sites)
-        return jnp.einsum("nmsr,nmsq->nrq", half, mps.sites.conj()), found
+    def distance(arriving: Parts, _: None) -> tuple[Parts, jax.Array]:
+        arriving = tuple(jnp.pad(each[:-1], ((1, 0), (0, 0), (0, 0))) for each in arriving)
+        return carried(arriving, tensors), real_trace(arriving, ending)
 
     _, covariances = lax.scan(distance, starting, length=reach)
     return probabilities, probabilities * (1 - probabilities), covariances

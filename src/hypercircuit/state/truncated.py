@@ -10,8 +10,10 @@
 A bond gets a CX in every second layer, and those of layer 1 act on |0> controls and do nothing:
 d0 = 2 floor(log2 max_bond) + 1 layers need no truncation. Where the circuit has no more layers than
 that, the state is the exact one, and so is its gradient, at product states and degenerate
-singular values too. Each truncating layer is one `lax.scan` over the pairs (or one batch), and the
-layers are a `lax.scan` as well: neither the length of the chain nor the depth is compiled in.
+singular values too. So it is at any depth in a chain so short that max_bond^2 numbers hold all
+amplitudes: these are written out, unless a cutoff may drop some. Each truncating layer is one
+`lax.scan` over the pairs (or one batch), and the layers are a `lax.scan` as well: neither the
+length of the chain nor the depth is compiled in.
 
 The state is scaled at every site, so that its norm is one and nothing underflows at any length;
 the gradient is that of the normalised state. It may be used for whatever does not depend on the
@@ -36,6 +38,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Inexact
 
@@ -119,10 +122,13 @@ def truncated_tensors(
     chosen = _scheme(scheme)
     depth, n_sites, _ = params.shape
     bond = min(max_bond, circuit.max_bond, 2 ** (n_sites // 2))
-    n_exact = Truncated(circuit, max_bond).exact_layers(n_sites)
+    n_exact = Truncated(circuit, max_bond, float(cutoff)).exact_layers(n_sites)
     if gates is None:
         gates = rotation_matrices(params)
-    chain = _exact_chain(gates[:n_exact], bond)
+    if bond == 2 ** (n_sites // 2) and n_exact == depth:
+        chain = _written_out(gates)
+    else:
+        chain = _exact_chain(gates[:n_exact], bond)
     discarded = jnp.zeros((depth, n_sites - 1), params.dtype)
     if n_exact < depth:
         chain, found = chosen.evolve(chain, gates[n_exact:], n_exact + 1, float(cutoff))
@@ -178,6 +184,43 @@ def _exact_chain(gates: jax.Array, bond: int) -> jax.Array:
     # No control stands left of the chain; right of it, both bits of the last one are summed.
     last = jnp.zeros_like(chain[-1]).at[:, :, 0].set(chain[-1].sum(-1))
     return chain.at[-1].set(last)
+
+
+def _written_out(gates: jax.Array) -> jax.Array:
+    """All layers on all amplitudes, as a chain: its middle tensor holds them.
+
+    The tensors to its left copy the bits before it into the bond, those to its right read theirs.
+    """
+    depth, n_sites = gates.shape[:2]
+    half, dtype = n_sites // 2, gates.dtype
+    codes = np.arange(2**n_sites)
+    flipped = []
+    for start in (0, 1):
+        flips = np.zeros_like(codes)
+        for control in range(start, n_sites - 1, 2):
+            flips |= (codes >> (n_sites - 1 - control) & 1) << (n_sites - 2 - control)
+        flipped.append(codes ^ flips)
+
+    def layer(state: jax.Array, given: tuple) -> tuple[jax.Array, None]:
+        gate, start = given
+        state = jnp.where(start == 1, state[flipped[1]], state[flipped[0]])
+        for site in range(n_sites):
+            parts = state.reshape(2**site, 2, -1)
+            state = jnp.einsum("st,ltr->lsr", gate[site], parts).reshape(-1)
+        return state, None
+
+    state = jnp.zeros(2**n_sites, dtype).at[0].set(1)
+    state, _ = lax.scan(layer, state, (gates, (1 + jnp.arange(depth)) % 2))
+    bond = 2**half
+    chain = np.zeros((n_sites, bond, 2, bond))
+    for site in range(half):
+        left, bit = np.divmod(np.arange(2 ** (site + 1)), 2)
+        chain[site, left, bit, 2 * left + bit] = 1
+    for site in range(half + 1, n_sites):
+        bit, right = np.divmod(np.arange(2 ** (n_sites - site)), 2 ** (n_sites - site - 1))
+        chain[site, np.arange(len(bit)), bit, right] = 1
+    middle = state.reshape(bond, 2, -1)
+    return jnp.asarray(chain, dtype).at[half, :, :, : middle.shape[2]].set(middle)
 
 
 def _as_control(tensors: jax.Array) -> jax.Array:
