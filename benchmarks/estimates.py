@@ -1,10 +1,11 @@
 """What `hypercircuit estimate` says beside what `hypercircuit train` then takes.
 
-    python benchmarks/estimates.py [--only NAME ...] [--cpu-time]
+    python benchmarks/estimates.py [--only NAME ...] [--cpu-time] [--rows FILE.jsonl]
 
 Every case is estimated, trained, and trained again with its programs in the compile cache, in
 processes of its own. On a machine that others use, `--cpu-time` replaces the clock of all of them
-by the seconds that the process computes on all its cores.
+by the seconds that the process computes on all its cores. A later run with the same file of rows
+replaces those of its cases and keeps the others.
 """
 
 import argparse
@@ -66,7 +67,13 @@ CASES = {
         "train.steps=60",
         "train.evaluate_every=30",
     ],
-    "exact of a truncated state, 14 qubits": [*_SMALL, *_TRUNCATED, "energy.kind=exact"],
+    "exact of a truncated state, 14 qubits": [
+        *_SMALL,
+        *_TRUNCATED,
+        "energy.kind=exact",
+        "train.steps=40",
+        "train.evaluate_every=20",
+    ],
     "cumulant of a free state, 101 qubits": [
         *_LINE,
         "circuit.ansatz=free-mps",
@@ -118,7 +125,11 @@ def _command(clock: str, *words: str, settings: list[str], folder: Path) -> tupl
 
 def measure(case: str, clock: str = "wall") -> dict[str, Any]:
     """Estimate and train one case by the `"wall"` clock or in `"cpu"` seconds."""
-    row: dict[str, Any] = {"case": case, "load": reporting.load()}
+    seconds = {"wall": "of the clock", "cpu": "of the cores"}[clock]
+    known = reporting.versions(["hypercircuit", "jax", "jaxlib", "numpy", "equinox", "optax"])
+    words = ", ".join(f"{package} {version}" for package, version in known.items())
+    origin = f"Commit {reporting.commit()}, seconds {seconds}; {words}; {reporting.machine()}."
+    row: dict[str, Any] = {"case": case, "load": reporting.load(), "origin": origin}
     with tempfile.TemporaryDirectory() as name:
         folder, settings = Path(name), CASES[case]
         said, _ = _command(clock, "estimate", "--json", settings=settings, folder=folder)
@@ -145,11 +156,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--cpu-time", action="store_true", help="instead of the clock's seconds")
-    options, rows = parser.parse_args(), []
+    parser.add_argument("--rows", type=Path, metavar="FILE.jsonl", help="of this run and others")
+    options, rows = parser.parse_args(), {}
+    if options.rows is not None and options.rows.exists():
+        kept = map(json.loads, options.rows.read_text().splitlines())
+        rows = {row["case"]: row for row in kept}
     for case in options.only:
-        rows.append(measure(case, "cpu" if options.cpu_time else "wall"))
-        print(json.dumps(rows[-1]), flush=True)
-    reporting.write_section("estimates", reporting.to_markdown(_COLUMNS, rows))
+        rows[case] = measure(case, "cpu" if options.cpu_time else "wall")
+        print(json.dumps(rows[case]), flush=True)
+        if options.rows is not None:
+            options.rows.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    ordered = [rows[case] for case in CASES if case in rows]
+    origins = dict.fromkeys(row["origin"] for row in ordered)
+    table = reporting.to_markdown(_COLUMNS, ordered)
+    reporting.write_section("estimates", "\n".join([table, "", *origins]))
 
 
 if __name__ == "__main__":

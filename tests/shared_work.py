@@ -5,6 +5,7 @@ and writes what it found to FOLDER/found-ID.npz and FOLDER/said-ID.json; with ``
 word only what a run says that is stopped.
 """
 
+import functools
 import json
 import os
 import signal
@@ -17,18 +18,19 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from hypercircuit import Brickwork, Cumulant, Progress, Sampled, Schedule, Statevector
+from hidden_problems import Hidden
+from hypercircuit import Brickwork, Cumulant, Exact, Progress, Sampled, Schedule, Statevector
 from hypercircuit._shards import Shards
 from hypercircuit.circuit import Chain
 from hypercircuit.cluster import connect
 from hypercircuit.config import Config
 from hypercircuit.decode import exact_energy
-from hypercircuit.energy import EnergyKind
+from hypercircuit.energy import EnergyKind, PreparedEnergy
 from hypercircuit.hamiltonian import LossHamiltonian, compile_loss
 from hypercircuit.hamiltonian.mpo.phases import PhaseTerms
 from hypercircuit.hamiltonian.mpo.sketch import sketch
 from hypercircuit.run import train_run
-from hypercircuit.train import KLPenalty, TrainResult, restarts, train
+from hypercircuit.train import KLPenalty, ShardedEnergy, TrainResult, restarts, train
 from problems import Problem
 
 PROBLEM = Problem("softmax", 3, 4, step=0.25, n_examples=7)
@@ -105,10 +107,39 @@ def descend(
     )
 
 
+def energies(mesh: Mesh | None) -> dict[str, np.ndarray]:
+    """Energies whose state is shared out, with gradients, of other kinds than in training."""
+    squared = Problem("squared", 3, 5, n_examples=7)
+    errors = compile_loss(squared.network, squared.data, squared.loss_object)
+    cases: dict[str, tuple[LossHamiltonian, Brickwork, EnergyKind]] = {
+        "order-4": (hamiltonian(), Brickwork(1), Cumulant(4)),
+        "squared": (errors, CIRCUIT, Exact()),
+        "hidden": (Hidden("hinge", (2, 3, 2)).compile(), CIRCUIT, Cumulant()),
+    }
+    found = {}
+    for name, (loss, circuit, kind) in cases.items():
+        prepare = functools.partial(_prepared, loss, circuit, kind)
+        energy = prepare(5) if mesh is None else ShardedEnergy(prepare, 5, Shards(mesh))
+        params = circuit.init(jax.random.key(2), loss.n_qubits, how="uniform", dtype=np.float64)
+        if isinstance(energy, ShardedEnergy):
+            assert energy.state is not None, name
+            params = energy.shards.replicate(params)
+        descend_once = jax.jit(jax.value_and_grad(energy))
+        value, gradient = descend_once(params, energy.batch(np.arange(5)))
+        found[f"{name}-value"], found[f"{name}-gradient"] = np.asarray(value), np.asarray(gradient)
+    return found
+
+
+def _prepared(
+    loss: LossHamiltonian, circuit: Brickwork, kind: EnergyKind, size: int
+) -> PreparedEnergy:
+    return kind.prepare(loss, circuit, batch_size=size, dtype=np.float64)
+
+
 def work(mesh: Mesh | None, folder: Path) -> dict[str, np.ndarray]:
     """Everything that must not depend on the devices."""
     loss = hamiltonian()
-    found = {}
+    found = energies(mesh)
     kinds = {
         "cumulant": (Cumulant(), None),
         "sampled": (Sampled(6), KLPenalty(0.1, n_samples=5)),

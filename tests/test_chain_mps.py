@@ -27,6 +27,7 @@ from hypercircuit.state import (
     sample,
     save_mps,
 )
+from hypercircuit.state.carry import carried, parts, real_trace
 
 N = 9
 
@@ -92,6 +93,33 @@ def test_chains_that_are_no_state_are_refused():
 
 
 # ---------------------------------------------------------------- moments
+
+
+@pytest.mark.parametrize("complex_", [True, False])
+def test_hermitian_matrices_are_carried_over_sites(complex_: bool):
+    """The derivative with respect to X is the Hermitian part of what autodiff finds."""
+    rng = np.random.default_rng(2)
+
+    def draw(*shape: int) -> jax.Array:
+        found = rng.normal(size=shape)
+        return jnp.asarray(found + 1j * rng.normal(size=shape) if complex_ else found)
+
+    tensors, x, weights = draw(3, 4, 2, 4), draw(3, 4, 4), draw(3, 4, 4)
+    x = x + x.conj().mT
+    weights = weights + weights.conj().mT
+
+    def expected(x: jax.Array, tensors: jax.Array) -> jax.Array:
+        found = jnp.einsum("nlsr,nlm,nmsq->nrq", tensors, x, tensors.conj())
+        return (weights * found).sum().real
+
+    def value(x: jax.Array, tensors: jax.Array) -> jax.Array:
+        return real_trace(parts(weights), carried(parts(x), parts(tensors))).sum()
+
+    found, of = jax.jit(jax.value_and_grad(value, (0, 1)))(x, tensors)
+    true, by = jax.value_and_grad(expected, (0, 1))(x, tensors)
+    np.testing.assert_allclose(found, true, rtol=1e-12)
+    np.testing.assert_allclose(of[0], (by[0] + by[0].conj().mT) / 2, atol=1e-12)
+    np.testing.assert_allclose(of[1], by[1], atol=1e-12)
 
 
 @pytest.mark.parametrize("bond", [1, 3, 16])

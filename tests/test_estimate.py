@@ -256,6 +256,7 @@ def test_processes_of_a_node_need_their_memory_together():
 def test_processes_share_steps_and_the_final_energy_and_nothing_else(tmp_path: Path):
     (tmp_path / "small.toml").write_text(SMALL)
     words = ["train.batch_size=51", "decode.final_examples=300", "energy.check_examples=40"]
+    words += ["circuit.depth=2"]
     config = load_config(tmp_path / "small.toml", words)
     alone, shared = (
         {stage.name: stage for stage in estimate_run(config, budget=0.1, processes=k).stages}
@@ -272,6 +273,9 @@ def test_processes_share_steps_and_the_final_energy_and_nothing_else(tmp_path: P
     assert shared["first evaluation"].inputs == "40 examples checked"
     assert shared.keys() - alone.keys() == {"exchange"}
     assert shared["exchange"].count == 200
+    # 14 cumulants of first and second order and as many of neighbours, beside 56 angles.
+    assert shared["exchange"].inputs == "gradient and state of 3 processes"
+    assert shared["exchange"].seconds_each == exchange_seconds(4 * (14 * 3 + 56))
 
 
 @pytest.mark.parametrize(("metric", "steps"), [("state", 30), ("state", 11), ("uniform", 30)])

@@ -162,6 +162,15 @@ def test_states_are_made_side_by_side(scheme: str):
         np.testing.assert_allclose(mine.discarded, alone.discarded, atol=1e-12)
 
 
+@pytest.mark.parametrize(("n", "depth", "max_bond"), [(1, 3, 1), (2, 4, 5), (3, 7, 2), (5, 8, 4)])
+def test_short_chains_are_exact_at_any_depth(n: int, depth: int, max_bond: int):
+    angles = random_angles(depth, n, seed=n)
+    found = truncated(angles, max_bond)
+    psi, expected = amplitudes(found), oracles.brickwork_statevector(angles)
+    np.testing.assert_allclose(abs(np.vdot(expected, psi)), 1, rtol=0, atol=1e-12)
+    assert not np.asarray(found.discarded).any()
+
+
 # ---------------------------------------------------------------- the gradient
 
 

@@ -74,9 +74,9 @@ class Truncated(eqx.Module):
     def exact_layers(self, n_qubits: int) -> int:
         """How many of the first layers are made without a decomposition.
 
-        2 floor(log2 bond) + 1, or all, with the smaller one of `max_bond` and the circuit's exact
-        bond; all of them where `max_bond` is that of any state of so few qubits, 2^(n_qubits // 2),
-        and `cutoff` zero.
+        2 floor(log2 bond) + 1, or all, with the smallest one of `max_bond`, the circuit's exact
+        bond and the chain's, 2^(n_qubits // 2); all of them where `max_bond` is at least the
+        chain's and `cutoff` zero.
         """
         if not self.cutoff and self.max_bond >= 2 ** (n_qubits // 2):
             return self.depth

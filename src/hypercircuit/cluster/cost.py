@@ -39,8 +39,9 @@ determine. Nothing is read from a compile cache. The whole is::
               - what it planned for the largest step that was carried out)
 
 Of K processes each has ceil(B / K) examples of a step, with cumulants 1 / K of the sites of an
-exact state, and a share of the final energy's examples. In every step they exchange the gradient,
-and the bits' cumulants with their derivatives: ``EXCHANGE_SECONDS + 2 bytes / EXCHANGE_RATE``,
+exact state and what lies within reach of them, and a share of the final energy's examples (the
+formula of a step counts the whole state). In every step they exchange the gradient, and what they
+make of the state with its derivatives: ``EXCHANGE_SECONDS + 2 bytes / EXCHANGE_RATE``,
 assumed. All the rest is process 0's.
 
 How often operators are compressed again depends on the way of the state. `FURTHER_COMPRESSIONS` are

@@ -45,6 +45,8 @@ class PreparedEnergy(abc.ABC):
     graphs: ClassVar[bool] = False
     #: Whether states of site tensors are, those of `Truncated` and `FreeMPS`.
     site_tensors: ClassVar[bool] = False
+    #: Whether `of_state` takes more from an exact state than the bits' cumulants.
+    takes_maps: ClassVar[bool] = True
 
     @property
     def cumulant_order(self) -> int:

@@ -106,6 +106,7 @@ class CumulantEnergy(PreparedEnergy):
     """See [`hypercircuit.Cumulant`][]; linear networks."""
 
     site_tensors = True
+    takes_maps = False
 
     def __init__(
         self,

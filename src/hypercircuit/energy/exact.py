@@ -152,6 +152,7 @@ class QuadraticEnergy(PreparedEnergy):
     """Squared error from exact means and variances: ``var z + (mean z - t)^2``, summed."""
 
     site_tensors = True
+    takes_maps = False
 
     def __init__(
         self, hamiltonian: LossHamiltonian, circuit: Chain, batch_size: int, dtype: np.dtype

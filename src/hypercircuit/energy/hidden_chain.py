@@ -115,6 +115,7 @@ def in_order(layout: HiddenLayout, mps: ExactMPS) -> ExactMPS:
         left=mps.right[::-1],
         right=mps.left[::-1],
         n_qubits=2 * n_cells,
+        cumulants=None,
     )
 
 

@@ -262,6 +262,7 @@ def _after_virtual_cell(mps: ExactMPS) -> ExactMPS:
         left=jnp.concatenate([mps.left[:1], mps.left]),
         right=jnp.concatenate([mps.right[:1], mps.right]),
         n_qubits=mps.n_qubits + 2,
+        cumulants=None,
     )
 
 

@@ -21,12 +21,10 @@ from ..state import Band, ExactMPS, bit_cumulants
 def exact_cumulants(
     mps: ExactMPS, order: int
 ) -> tuple[Float[Array, " n_qubits"], tuple[Band, ...]]:
-    """The same numbers as `bit_cumulants(mps, order)`: those that the state knows, or the fast way.
-
-    A state that knows some knows those of the order that its energy needs.
-    """
-    if mps.cumulants is not None:
-        return mps.cumulants
+    """The same numbers as `bit_cumulants(mps, order)`: what the state knows, or the fast way."""
+    known = mps.cumulants
+    if known is not None and max(sum(band.powers) for band in known[1]) == order:
+        return known
     return pair_cumulants(mps) if order == 2 else bit_cumulants(mps, order)
 
 

@@ -9,6 +9,7 @@ derivative with respect to Y, for Hermitian, which makes the two derivatives wit
 
 from __future__ import annotations
 
+import functools
 from typing import TypeAlias
 
 import jax
@@ -69,9 +70,12 @@ def _half(x: Parts, tensors: Parts) -> Parts:
 
 
 def _times(a: Parts, b: Parts) -> Parts:
+    assert len(a) == len(b), "both real or both complex"
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     if len(a) == 1:
-        return (a[0] @ b[0],)
-    return a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]
+        return (product(a[0], b[0]),)
+    real = product(a[0], b[0]) - product(a[1], b[1])
+    return real, product(a[0], b[1]) + product(a[1], b[0])
 
 
 def _conjugate(a: Parts) -> Parts:

@@ -10,10 +10,10 @@
 A bond gets a CX in every second layer, and those of layer 1 act on |0> controls and do nothing:
 d0 = 2 floor(log2 max_bond) + 1 layers need no truncation. Where the circuit has no more layers than
 that, the state is the exact one, and so is its gradient, at product states and degenerate
-singular values too. So it is at any depth in a chain so short that max_bond^2 numbers hold all
-amplitudes: these are written out, unless a cutoff may drop some. Each truncating layer is one
-`lax.scan` over the pairs (or one batch), and the layers are a `lax.scan` as well: neither the
-length of the chain nor the depth is compiled in.
+singular values too. So it is at any depth in a chain so short that max_bond is that of any state of
+it, 2^(n_qubits // 2): its amplitudes are written out, unless a cutoff may drop some. In longer ones
+each truncating layer is one `lax.scan` over the pairs (or one batch), and the layers are a
+`lax.scan` as well: neither the length of the chain nor the depth is compiled in.
 
 The state is scaled at every site, so that its norm is one and nothing underflows at any length;
 the gradient is that of the normalised state. It may be used for whatever does not depend on the
@@ -193,17 +193,17 @@ def _written_out(gates: jax.Array) -> jax.Array:
     """
     depth, n_sites = gates.shape[:2]
     half, dtype = n_sites // 2, gates.dtype
-    codes = np.arange(2**n_sites)
-    flipped = []
-    for start in (0, 1):
-        flips = np.zeros_like(codes)
-        for control in range(start, n_sites - 1, 2):
-            flips |= (codes >> (n_sites - 1 - control) & 1) << (n_sites - 2 - control)
-        flipped.append(codes ^ flips)
 
+    def flipped(state: jax.Array, start: int) -> jax.Array:
+        for control in range(start, n_sites - 1, 2):
+            parts = state.reshape(2**control, 2, 2, -1)
+            state = jnp.stack([parts[:, 0], parts[:, 1, ::-1]], 1)
+        return state.reshape(-1)
+
+    @jax.checkpoint
     def layer(state: jax.Array, given: tuple) -> tuple[jax.Array, None]:
         gate, start = given
-        state = jnp.where(start == 1, state[flipped[1]], state[flipped[0]])
+        state = jnp.where(start == 1, flipped(state, 1), flipped(state, 0))
         for site in range(n_sites):
             parts = state.reshape(2**site, 2, -1)
             state = jnp.einsum("st,ltr->lsr", gate[site], parts).reshape(-1)
@@ -212,15 +212,15 @@ def _written_out(gates: jax.Array) -> jax.Array:
     state = jnp.zeros(2**n_sites, dtype).at[0].set(1)
     state, _ = lax.scan(layer, state, (gates, (1 + jnp.arange(depth)) % 2))
     bond = 2**half
-    chain = np.zeros((n_sites, bond, 2, bond))
+    chain = jnp.zeros((n_sites, bond, 2, bond), dtype)
     for site in range(half):
-        left, bit = np.divmod(np.arange(2 ** (site + 1)), 2)
-        chain[site, left, bit, 2 * left + bit] = 1
+        right = np.arange(2 ** (site + 1))
+        chain = chain.at[site, right // 2, right % 2, right].set(1)
     for site in range(half + 1, n_sites):
-        bit, right = np.divmod(np.arange(2 ** (n_sites - site)), 2 ** (n_sites - site - 1))
-        chain[site, np.arange(len(bit)), bit, right] = 1
+        left, rest = np.arange(2 ** (n_sites - site)), 2 ** (n_sites - site - 1)
+        chain = chain.at[site, left, left // rest, left % rest].set(1)
     middle = state.reshape(bond, 2, -1)
-    return jnp.asarray(chain, dtype).at[half, :, :, : middle.shape[2]].set(middle)
+    return chain.at[half, :, :, : middle.shape[2]].set(middle)
 
 
 def _as_control(tensors: jax.Array) -> jax.Array:

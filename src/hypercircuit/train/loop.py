@@ -394,7 +394,7 @@ class _Loop:
         self.energy: PreparedEnergy
         if self.shards is None:
             self.energy = prepare(batch_size=self.batch_size)
-            if n_shares > 1:
+            if n_shares > 1 and not isinstance(self.energy, CompleteEnergy):
                 self.energy = EnergyShare(self.energy, n_shares)
         elif isinstance(energy, (Statevector, MPO)):
             raise ValueError(

@@ -8,7 +8,8 @@
                   \\________________|________________/
                      sum: energy and gradient, on all devices
 
-Exact states of chains are shared out (see `shared_state`); of others every device makes the whole.
+Exact states of which an energy takes cumulants are shared out (see `shared_state`); of others every
+device makes the whole.
 What the host decides from (signals, checkpoints) is agreed upon by small sums of the same kind.
 """
 

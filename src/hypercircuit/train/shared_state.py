@@ -37,12 +37,14 @@ class SharedState:
     - `circuit`, `n_qubits`: of the whole chain.
     - `cumulant_order`: of the bits' cumulants that are computed with the state, at least 2.
     - `n_shares`: devices.
+    - `with_maps`: whether the energy takes the state's maps, too.
     """
 
     circuit: Brickwork
     n_qubits: int
     cumulant_order: int
     n_shares: int
+    with_maps: bool = False
 
     @property
     def n_cells(self) -> int:
@@ -72,9 +74,10 @@ class SharedState:
 
     @property
     def exchanged(self) -> int:
-        """Numbers of all the cumulants, which the devices gather."""
-        gaps = 1 + self.circuit.correlation_range
-        return self.n_qubits * sum(gaps**n for n in range(self.cumulant_order))
+        """Numbers that the devices gather: of all the cumulants, and of the maps if taken."""
+        gaps, doubled = 1 + self.circuit.correlation_range, self.circuit.doubled_bond
+        maps = self.n_cells * (4 * doubled**2 + 2 * doubled) if self.with_maps else 0
+        return self.n_qubits * sum(gaps**n for n in range(self.cumulant_order)) + maps
 
     def part(self, params: Angles, share: jax.Array | int) -> tuple[ExactMPS, jax.Array]:
         """The state of a device's cells, of which the own ones are the whole chain's.
@@ -142,11 +145,14 @@ class SharedState:
 def shared_state(energy: PreparedEnergy, n_shares: int) -> SharedState | None:
     """How devices share the state of an energy; None where each makes all of it.
 
-    So it is with truncated, free and noisy states, with chains too short to be shared out, and with
-    energies that take no cumulants, of whose work the state is a small part.
+    So it is with truncated, free and noisy states, with chains too short to be shared out, with
+    states that settings of global choices condition, and with energies that take no cumulants, of
+    whose work the state is a small part.
     """
     if not (isinstance(energy.circuit, Brickwork) and energy.cumulant_order and n_shares > 1):
         return None
     n_qubits = energy.hamiltonian.n_qubits
-    shared = SharedState(energy.circuit, n_qubits, energy.cumulant_order, n_shares)
+    shared = SharedState(
+        energy.circuit, n_qubits, energy.cumulant_order, n_shares, energy.takes_maps
+    )
     return shared if shared.saves else None
