@@ -440,7 +440,12 @@ def test_site_tensors_of_a_circuit_have_the_energies_of_its_cells(depth: int, pr
             Hidden((3, 2, 1), "logistic", own_codings=THREE, bias=False),
             0.02,
         ),
-        (FreeMPS(2), Hidden((3, 2, 2), "logistic", order="class", bias=False, skip=True), 0.03),
+        pytest.param(
+            FreeMPS(2),
+            Hidden((3, 2, 2), "logistic", order="class", bias=False, skip=True),
+            0.03,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_energy_in_site_tensors_is_close_to_brute_force(ansatz, problem: Hidden, atol: float):

@@ -541,9 +541,8 @@ def test_frequency_chunks_list_every_frequency_once():
 @pytest.mark.parametrize(
     ("depth", "angle"),
     [
-        (1, 0.0),
         (2, 1e-10),
-        *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1, 1e-3), (4, 0))),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1, 0.0), (1, 1e-3), (4, 0))),
     ],
 )
 def test_decided_choices_stay_finite(kind, depth: int, angle: float):

@@ -222,7 +222,8 @@ def test_programs_of_earlier_starts_are_not_read(cache: Path, monkeypatch: pytes
     [
         (Truncated(Brickwork(8), 5), 5, 3),
         (Truncated(Brickwork(4), 64), 4, 0),
-        (Truncated(Brickwork(12), 64), 8, 5),
+        (Truncated(Brickwork(12), 64), 8, 0),
+        (Truncated(Brickwork(12), 64, 0.01), 8, 5),
         (FreeMPS(5), 5, 0),
         (Brickwork(8), 0, 0),
     ],

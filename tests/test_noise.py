@@ -267,6 +267,7 @@ def test_energies_of_noisy_chains(kind):
     assert abs(float(jax.jit(pure)(params, batch)) - expected) > 4.5 * float(found.standard_error)
 
 
+@pytest.mark.slow
 def test_truncated_trajectories():
     """Without truncation they are the exact ones; with it, those of the truncated engine."""
     problem = SMALL

@@ -509,7 +509,7 @@ BOUNDED = {
 }
 
 
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", ["truncated", pytest.param("free", marks=pytest.mark.slow)])
 def test_states_of_bounded_bond_train_resume_and_decode(name: str, tmp_path: Path):
     config = changed(**BOUNDED[name])
     whole = train_run(config, tmp_path / "whole", report=lambda _: None)
@@ -532,6 +532,7 @@ def test_states_of_bounded_bond_train_resume_and_decode(name: str, tmp_path: Pat
     assert resumed["best"] == whole["best"]
 
 
+@pytest.mark.slow
 def test_hidden_layers_train_in_states_of_bounded_bond(tmp_path: Path):
     config = changed(
         network={"outputs": 1, "hidden": [2]},
