@@ -48,11 +48,6 @@ class PreparedEnergy(abc.ABC):
     #: Whether `of_state` takes more from an exact state than the bits' cumulants.
     takes_maps: ClassVar[bool] = True
 
-    @property
-    def cumulant_order(self) -> int:
-        """Of the bits' cumulants that `of_state` takes from an exact state, 0 if it takes none."""
-        return 0
-
     def __init__(
         self,
         hamiltonian: LossHamiltonian,
@@ -78,6 +73,11 @@ class PreparedEnergy(abc.ABC):
         self.circuit: ExactChain = circuit  # type: ignore[assignment]
         self.batch_size = batch_size
         self.dtype = check_precision(dtype)
+
+    @property
+    def cumulant_order(self) -> int:
+        """Of the bits' cumulants that `of_state` takes from an exact state, 0 if it takes none."""
+        return 0
 
     @abc.abstractmethod
     def batch(self, examples: np.ndarray, weights: np.ndarray | None = None) -> Batch:

@@ -194,8 +194,9 @@ def _of_cells(mps: ExactMPS, windows: Windows) -> _WindowMaps:
     cuts = first[:, None] + np.arange(n_window_cells + 1)
 
     def of_cells(maps: jax.Array, left: jax.Array, right: jax.Array) -> SiteMaps:
-        part = dataclasses.replace(mps, cells=None, maps=maps, left=left, right=right)
-        return site_maps(dataclasses.replace(part, cumulants=None))
+        return site_maps(
+            dataclasses.replace(mps, cells=None, maps=maps, left=left, right=right, cumulants=None)
+        )
 
     every = jax.vmap(of_cells)(mps.maps[cells], mps.left[cuts], mps.right[cuts])
     row, offset = np.arange(len(starts)), starts - 2 * first

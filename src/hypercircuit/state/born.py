@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, UInt8
 from .._types import Angles
 from ..circuit import Ansatz, Chain, Graph
 from ..circuit.brickwork import rotation_matrices
+from .amplitudes import with_cx, with_gates
 from .contraction import Budget, Contraction, in_batches, plan_contraction
 from .moments import joint_probabilities, marginals
 from .paths import PathSearch
@@ -142,14 +143,9 @@ def graph_statevector(graph: Graph, params: Angles) -> Array:
     gates = rotation_matrices(params)
     state = jnp.zeros(2**n_qubits, gates.dtype).at[0].set(1)
     for layer in range(1, graph.depth + 1):
-        state = state.reshape((2,) * n_qubits)
         for pair in graph.layer(layer):
-            front = jnp.moveaxis(state, pair, (0, 1))
-            state = jnp.moveaxis(jnp.stack([front[0], front[1][::-1]]), (0, 1), pair)
-        for site in range(n_qubits):
-            parts = state.reshape(2**site, 2, -1)
-            state = jnp.einsum("ab,lbr->lar", gates[layer - 1, site], parts)
-        state = state.reshape(-1)
+            state = with_cx(state, n_qubits, pair)
+        state = with_gates(state, gates[layer - 1])
     return state
 
 

@@ -45,6 +45,7 @@ from jaxtyping import Array, Float, Inexact
 from .._types import Angles, ChainTensors
 from ..circuit import Brickwork, Truncated
 from ..circuit.brickwork import rotation_matrices
+from .amplitudes import with_cx, with_gates
 from .canonical import right_canonical
 from .chain import ChainMPS, chain_mps
 from .interchange import mps_to_quimb
@@ -196,18 +197,14 @@ def _written_out(gates: jax.Array) -> jax.Array:
 
     def flipped(state: jax.Array, start: int) -> jax.Array:
         for control in range(start, n_sites - 1, 2):
-            parts = state.reshape(2**control, 2, 2, -1)
-            state = jnp.stack([parts[:, 0], parts[:, 1, ::-1]], 1)
-        return state.reshape(-1)
+            state = with_cx(state, n_sites, (control, control + 1))
+        return state
 
     @jax.checkpoint
     def layer(state: jax.Array, given: tuple) -> tuple[jax.Array, None]:
         gate, start = given
         state = jnp.where(start == 1, flipped(state, 1), flipped(state, 0))
-        for site in range(n_sites):
-            parts = state.reshape(2**site, 2, -1)
-            state = jnp.einsum("st,ltr->lsr", gate[site], parts).reshape(-1)
-        return state, None
+        return with_gates(state, gate), None
 
     state = jnp.zeros(2**n_sites, dtype).at[0].set(1)
     state, _ = lax.scan(layer, state, (gates, (1 + jnp.arange(depth)) % 2))

@@ -392,20 +392,21 @@ class _Loop:
                 _born(circuit, energy, params).check(_BEAM)
         prepare = functools.partial(energy.prepare, hamiltonian, chain, dtype=dtype)
         self.energy: PreparedEnergy
-        if self.shards is None:
-            self.energy = prepare(batch_size=self.batch_size)
-            if n_shares > 1 and not isinstance(self.energy, CompleteEnergy):
-                self.energy = EnergyShare(self.energy, n_shares)
-        elif isinstance(energy, (Statevector, MPO)):
+        if (self.shards or n_shares > 1) and isinstance(energy, (Statevector, MPO)):
+            n_devices = n_shares if self.shards is None else len(self.shards)
             raise ValueError(
                 f"energy {energy.name} is one of all the examples at once, of which "
-                f"{len(self.shards)} devices have nothing to share out; train with one process and "
+                f"{n_devices} devices have nothing to share out; train with one process and "
                 "without a mesh, or take another energy"
             )
-        else:
+        if self.shards is not None:
             self.energy = ShardedEnergy(
                 lambda size: prepare(batch_size=size), self.batch_size, self.shards
             )
+        else:
+            self.energy = prepare(batch_size=self.batch_size)
+            if n_shares > 1:
+                self.energy = EnergyShare(self.energy, n_shares)
         self.objective = Objective(self.energy, penalty, seed)
         self.start = _State(
             params,

@@ -104,7 +104,10 @@ class SharedState:
     def whole(
         self, part: ExactMPS, offset: jax.Array, gather: Callable[[jax.Array], jax.Array]
     ) -> ExactMPS:
-        """The chain's state of all devices' own cells, which `gather` stacks."""
+        """The chain's state of all devices' own cells, which `gather` stacks.
+
+        What an energy does not take of it, XLA does not gather.
+        """
 
         def joined(values: jax.Array, axis: int = 0, per_cell: int = 1) -> jax.Array:
             own = lax.dynamic_slice_in_dim(values, per_cell * offset, per_cell * self.own, axis)
