@@ -14,6 +14,7 @@ from hypercircuit.state import (
     bit_cumulants,
     bit_probabilities,
     born,
+    carry,
     condition,
     correlations,
     exact_mps,
@@ -27,7 +28,7 @@ from hypercircuit.state import (
     sample,
     save_mps,
 )
-from hypercircuit.state.carry import carried, parts, real_trace
+from hypercircuit.state.carry import covariances_at_distances
 
 N = 9
 
@@ -95,31 +96,46 @@ def test_chains_that_are_no_state_are_refused():
 # ---------------------------------------------------------------- moments
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 2**31])
+@pytest.mark.parametrize(("n_sites", "reach"), [(11, 3), (7, 6), (4, 6), (2, 1), (1, 2)])
 @pytest.mark.parametrize("complex_", [True, False])
-def test_hermitian_matrices_are_carried_over_sites(complex_: bool):
-    """The derivative with respect to X is the Hermitian part of what autodiff finds."""
+def test_covariances_of_pairs_and_their_gradient(
+    complex_: bool, n_sites: int, reach: int, kept_bytes: int, monkeypatch
+):
+    """Derivatives with respect to the matrices are the Hermitian parts of what autodiff finds."""
+    monkeypatch.setattr(carry, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(carry, "KEPT_BYTES", kept_bytes)
     rng = np.random.default_rng(2)
 
     def draw(*shape: int) -> jax.Array:
         found = rng.normal(size=shape)
         return jnp.asarray(found + 1j * rng.normal(size=shape) if complex_ else found)
 
-    tensors, x, weights = draw(3, 4, 2, 4), draw(3, 4, 4), draw(3, 4, 4)
-    x = x + x.conj().mT
-    weights = weights + weights.conj().mT
+    tensors = draw(n_sites, 4, 2, 4) / 3
+    starting, ending = draw(n_sites, 4, 4), draw(n_sites, 4, 4)
+    starting, ending = starting + starting.conj().mT, ending + ending.conj().mT
+    weights = jnp.asarray(rng.normal(size=(reach, n_sites)))
 
-    def expected(x: jax.Array, tensors: jax.Array) -> jax.Array:
-        found = jnp.einsum("nlsr,nlm,nmsq->nrq", tensors, x, tensors.conj())
-        return (weights * found).sum().real
+    def expected(starting: jax.Array, ending: jax.Array, tensors: jax.Array) -> jax.Array:
+        found = np.zeros((reach, n_sites)).tolist()
+        for first in range(n_sites):
+            x = starting[first]
+            for last in range(first + 1, min(n_sites, first + reach + 1)):
+                found[last - first - 1][last] = (x * ending[last]).sum().real
+                x = jnp.einsum("lsr,lm,msq->rq", tensors[last], x, tensors[last].conj())
+        return jnp.array(found)
 
-    def value(x: jax.Array, tensors: jax.Array) -> jax.Array:
-        return real_trace(parts(weights), carried(parts(x), parts(tensors))).sum()
-
-    found, of = jax.jit(jax.value_and_grad(value, (0, 1)))(x, tensors)
-    true, by = jax.value_and_grad(expected, (0, 1))(x, tensors)
-    np.testing.assert_allclose(found, true, rtol=1e-12)
-    np.testing.assert_allclose(of[0], (by[0] + by[0].conj().mT) / 2, atol=1e-12)
-    np.testing.assert_allclose(of[1], by[1], atol=1e-12)
+    given = (starting, ending, tensors)
+    np.testing.assert_allclose(
+        jax.jit(covariances_at_distances, static_argnums=3)(*given, reach),
+        expected(*given),
+        atol=1e-12,
+    )
+    of = jax.grad(lambda *x: (weights * covariances_at_distances(*x, reach)).sum(), (0, 1, 2))
+    by = jax.grad(lambda *x: (weights * expected(*x)).sum(), (0, 1, 2))
+    for found, true, hermitian in zip(of(*given), by(*given), (True, True, False), strict=True):
+        true = (true + true.conj().mT) / 2 if hermitian else true
+        np.testing.assert_allclose(found, true, atol=1e-12)
 
 
 @pytest.mark.parametrize("bond", [1, 3, 16])

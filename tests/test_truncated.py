@@ -14,6 +14,7 @@ from hypercircuit import DiagonalMPO
 from hypercircuit.circuit import Brickwork, Truncated
 from hypercircuit.energy.site_operators import site_expectations, site_operators
 from hypercircuit.state import bit_probabilities, correlations, prepare_state, truncated_tensors
+from hypercircuit.state.splitting import move
 
 SCHEMES = ["sweep", "parallel"]
 
@@ -240,6 +241,32 @@ def test_degenerate_singular_values_leave_the_gradient_finite(scheme: str, dtype
         if name in ("zero", "half"):
             expected = Value(n).of_amplitudes(oracles.brickwork_statevector(angles))
             np.testing.assert_allclose(energy, expected, rtol=0, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("smallest", [1e-1, 1e-9, 1e-13, 0])
+@pytest.mark.parametrize("complex_", [True, False])
+def test_what_a_centre_moves_over_is_not_changed(complex_: bool, smallest: float):
+    """Both sides of the floor, about 4e-11 in double precision, with the gradient of A C."""
+    rng = np.random.default_rng(1)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape) + (1j * rng.normal(size=shape) if complex_ else 0)
+
+    left, right = np.linalg.qr(draw(6, 3))[0], np.linalg.qr(draw(3, 3))[0]
+    matrix = jnp.asarray(left * [1, 0.5, smallest] @ right)
+    isometry, rest = jax.jit(move)(matrix)
+    np.testing.assert_allclose(isometry @ rest, matrix, atol=1e-14)
+    kept = np.linalg.svd(isometry, compute_uv=False)
+    np.testing.assert_allclose(kept, [1, 1, min(1, smallest / 2.0 ** (-52 * 2 / 3))], atol=1e-3)
+    outer, inner = draw(6, 6), draw(3, 3)
+
+    def between(isometry: jax.Array, rest: jax.Array) -> jax.Array:
+        own = isometry.conj().T @ outer @ isometry
+        return jnp.trace(own @ rest @ inner @ rest.conj().T).real
+
+    found = jax.grad(lambda m: between(*move(m)))(matrix)
+    expected = jax.grad(lambda m: between(jnp.eye(6), m))(matrix)
+    np.testing.assert_allclose(found, expected, atol=1e-4 if smallest < 1e-8 else 1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])

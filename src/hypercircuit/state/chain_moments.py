@@ -9,10 +9,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Int
 
-from .carry import Parts, carried, parts, real_trace
+from .carry import covariances_at_distances
 from .chain import ChainMPS
 
 
@@ -63,12 +62,7 @@ def pair_covariances(
 ]:
     """Probabilities, variances, and the covariances of bits (i - g, i), g = 1..reach."""
     probabilities, values = deviations(mps)
-    starting = parts(inserted_from_left(mps, values))
-    ending, tensors = parts(inserted_from_right(mps, values)), parts(mps.sites)
-
-    def distance(arriving: Parts, _: None) -> tuple[Parts, jax.Array]:
-        arriving = tuple(jnp.pad(each[:-1], ((1, 0), (0, 0), (0, 0))) for each in arriving)
-        return carried(arriving, tensors), real_trace(arriving, ending)
-
-    _, covariances = lax.scan(distance, starting, length=reach)
+    covariances = covariances_at_distances(
+        inserted_from_left(mps, values), inserted_from_right(mps, values), mps.sites, reach
+    )
     return probabilities, probabilities * (1 - probabilities), covariances

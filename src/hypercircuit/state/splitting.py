@@ -22,6 +22,9 @@ is not lost to the gradient:
 
     dC = P dM,   dA = (dM - A dC) C^-1,   P = U_K U_K^H, K: values above the floor.
 
+Where no value can be below it, as 1 / |R^-1| bounds them, A and C are Q and R of the QR
+decomposition, a third of the work, and the same rule holds with P = Q Q^H.
+
 The floor, eps^(2/3) of the largest value, balances its square, by which A misses being an isometry
 as seen by the state, against the rounding errors eps / floor of the gradient.
 
@@ -114,19 +117,30 @@ def move(matrix: Matrices) -> tuple[Matrices, Matrices]:
 
 
 def _move_forward(matrix: jax.Array) -> tuple:
-    left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
-    weights = jnp.maximum(values, _floor(values))
+    q, r = jnp.linalg.qr(matrix)
+    identity = jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape)
+    inverse = lax.linalg.triangular_solve(r, identity, left_side=True)
+    # The smallest singular value is not below 1 / |R^-1|, the largest not above |R|.
+    inside = jnp.all(_norm(r) * _norm(inverse) * _relative_floor(matrix) <= 1)
+    return lax.cond(inside, lambda: ((q, r), (q, inverse)), lambda: _by_values(q, r))
+
+
+def _by_values(q: jax.Array, r: jax.Array) -> tuple:
+    left, values, right = jnp.linalg.svd(r)
+    left = q @ left
+    floor = _relative_floor(r) * values[..., :1]
+    weights = jnp.maximum(values, floor)
     isometry = left * (values / weights)[..., None, :]
-    return (isometry, weights[..., :, None] * right), (left, values, right)
+    used = left * (values >= floor)[..., None, :]
+    inverse = adjoint(right) / weights[..., None, :]
+    return (isometry, weights[..., :, None] * right), (used, inverse)
 
 
 def _move_backward(factors: tuple, given: tuple) -> tuple:
-    left, values, right = factors
+    used, inverse = factors
     of_isometry, of_rest = given[0].conj(), given[1].conj()
-    floor = _floor(values)
-    used = left * (values >= floor)[..., None, :]
-    ambient = (of_isometry / jnp.maximum(values, floor)[..., None, :]) @ right
-    found = ambient + used @ (of_rest - adjoint(left) @ ambient)
+    ambient = of_isometry @ adjoint(inverse)
+    found = ambient + used @ (of_rest - adjoint(used) @ ambient)
     return (found.conj(),)
 
 
@@ -149,8 +163,12 @@ def _kept(values: jax.Array, rank: jax.Array, cutoff: float) -> jax.Array:
     return (position < rank[..., None]) & (large | (position == 0))
 
 
-def _floor(values: jax.Array) -> jax.Array:
-    return jnp.finfo(values.dtype).eps ** (2 / 3) * values[..., :1]
+def _norm(matrix: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum(jnp.abs(matrix) ** 2, (-2, -1)))
+
+
+def _relative_floor(matrix: jax.Array) -> float:
+    return float(jnp.finfo(matrix.dtype).eps ** (2 / 3))
 
 
 def _inverse(x: jax.Array, width: jax.Array) -> jax.Array:
