@@ -23,6 +23,7 @@ from hypercircuit import Brickwork, Cumulant, Exact, Progress, Sampled, Schedule
 from hypercircuit._shards import Shards
 from hypercircuit.circuit import Chain
 from hypercircuit.cluster import connect
+from hypercircuit.cluster.transport import threads
 from hypercircuit.config import Config
 from hypercircuit.decode import exact_energy
 from hypercircuit.energy import EnergyKind, PreparedEnergy
@@ -234,6 +235,8 @@ def main() -> None:
     if everything:
         np.savez(folder / f"found-{process}.npz", **work(mesh, folder))
     if processes > 1:
+        policies = [os.sched_getscheduler(thread) for thread in threads()]
+        said["batch_threads"] = policies.count(os.SCHED_BATCH)
         said["stopped"] = stopped(mesh, process, folder)
     if processes > 1 and everything:
         said["refused"] = refused(mesh, process)

@@ -136,6 +136,11 @@ def test_signal_to_one_process_stops_both_after_the_same_step(
     assert f"checkpoint-{first['step']:08d}.npz" in names
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has batch threads")
+def test_the_thread_between_processes_interrupts_nothing(stopped: Path):
+    assert [said(stopped, process)["batch_threads"] for process in range(2)] == [1, 1]
+
+
 @pytest.mark.slow
 def test_processes_that_do_not_belong_together_are_refused(pair: Path):
     for process in range(2):

@@ -21,6 +21,7 @@ HEALTHY = Surroundings(
     cpu=CPULimit(8, 8),
     memory_machine=2**35,
     memory_cgroup=None,
+    huge_pages="always",
     devices=(("cpu", "cpu", None),),
     device_error="",
     drivers=(),
@@ -113,6 +114,29 @@ def test_problems(changes: dict[str, Any], name: str, state: str, said: str):
     assert said in finding.describe()
     assert finding.remedy
     assert exit_code(findings) == int(state == "wrong")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"huge_pages": "madvise"}, "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1"),
+        (
+            {
+                "huge_pages": "madvise",
+                "environment": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+            },
+            "asked for",
+        ),
+        ({"huge_pages": "madvise", "devices": (("gpu", "H200", 2**37),)}, None),
+        ({"huge_pages": None}, None),
+    ],
+)
+def test_huge_pages_are_a_hint(changes: dict[str, Any], said: str | None):
+    findings = examine(dataclasses.replace(HEALTHY, **changes))
+    found = [each for each in findings if each.name == "huge pages"]
+    assert len(found) == int(said is not None)
+    assert {finding.state for finding in findings} == {"ok"}
+    assert said is None or said in found[0].describe()
 
 
 def test_processes_that_srun_started_are_one_run():

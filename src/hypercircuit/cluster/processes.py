@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from .._devices import require_devices
 from .._shards import device_mesh
+from .transport import threads, yield_to_computation
 
 #: Seconds until a process that does not answer counts as lost; its fellows then end too.
 _HEARTBEAT = 100
@@ -72,8 +73,11 @@ def connect(
         _refuse_other(expected, found)
         if found > 1:
             _initialise(devices=devices_of_task(variables))
+    before = threads()
     require_devices()
     _refuse_other(expected, jax.process_count())
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        yield_to_computation(before)
     mesh = device_mesh()
     return mesh if mesh.devices.size > 1 else None
 
