@@ -97,13 +97,22 @@ def test_chains_that_are_no_state_are_refused():
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 2**31])
-@pytest.mark.parametrize(("n_sites", "reach"), [(11, 3), (7, 6), (4, 6), (2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("n_sites", "reach", "block"),
+    [(11, 3, 1), (11, 3, 5), (7, 6, 1), (4, 6, 9), (2, 1, 1), (1, 2, 1)],
+)
 @pytest.mark.parametrize("complex_", [True, False])
 def test_covariances_of_pairs_and_their_gradient(
-    complex_: bool, n_sites: int, reach: int, kept_bytes: int, monkeypatch
+    complex_: bool,
+    n_sites: int,
+    reach: int,
+    block: int,
+    kept_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    """Derivatives with respect to the matrices are the Hermitian parts of what autodiff finds."""
-    monkeypatch.setattr(carry, "BLOCK_BYTES", 1)
+    """Autodiff of single pairs, and all of it side by side."""
+    bytes_of_one = reach * 16 * 8 * (2 if complex_ else 1)
+    monkeypatch.setattr(carry, "BLOCK_BYTES", block * bytes_of_one)
     monkeypatch.setattr(carry, "KEPT_BYTES", kept_bytes)
     rng = np.random.default_rng(2)
 
@@ -125,17 +134,20 @@ def test_covariances_of_pairs_and_their_gradient(
                 x = jnp.einsum("lsr,lm,msq->rq", tensors[last], x, tensors[last].conj())
         return jnp.array(found)
 
+    def descended(function, *given: jax.Array) -> tuple:
+        value, pullback = jax.vjp(function, *given)
+        return value, *pullback(weights)
+
+    def found(*given: jax.Array) -> tuple:
+        return descended(lambda *x: covariances_at_distances(*x, reach), *given)
+
     given = (starting, ending, tensors)
-    np.testing.assert_allclose(
-        jax.jit(covariances_at_distances, static_argnums=3)(*given, reach),
-        expected(*given),
-        atol=1e-12,
-    )
-    of = jax.grad(lambda *x: (weights * covariances_at_distances(*x, reach)).sum(), (0, 1, 2))
-    by = jax.grad(lambda *x: (weights * expected(*x)).sum(), (0, 1, 2))
-    for found, true, hermitian in zip(of(*given), by(*given), (True, True, False), strict=True):
-        true = (true + true.conj().mT) / 2 if hermitian else true
-        np.testing.assert_allclose(found, true, atol=1e-12)
+    true = descended(expected, *given)
+    twice = [jnp.stack([each, 2 * each]) for each in given]
+    beside = jax.jit(jax.vmap(found))(*twice)
+    for one, two, each in zip(found(*given), beside, true, strict=True):
+        np.testing.assert_allclose(one, each, atol=1e-12)
+        np.testing.assert_allclose(two[0], each, atol=1e-12)
 
 
 @pytest.mark.parametrize("bond", [1, 3, 16])

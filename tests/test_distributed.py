@@ -18,7 +18,7 @@ from hypercircuit import Brickwork, Cumulant
 from hypercircuit._run_lock import hold_run
 from hypercircuit._shards import AXIS, Shards, device_mesh
 from hypercircuit.cli import main
-from hypercircuit.cluster import connect
+from hypercircuit.cluster import connect, transport
 from hypercircuit.cluster.processes import devices_of_task, tasks_of_step
 from hypercircuit.config import Config
 from hypercircuit.hamiltonian.mpo import compress_loss
@@ -136,9 +136,33 @@ def test_signal_to_one_process_stops_both_after_the_same_step(
     assert f"checkpoint-{first['step']:08d}.npz" in names
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has batch threads")
+def waits() -> bool:
+    """Whether the system says what threads wait for."""
+    file = Path("/proc/self/task") / str(os.getpid()) / "wchan"
+    return file.exists() and any(
+        task.joinpath("wchan").read_text() != "0" for task in file.parent.parent.iterdir()
+    )
+
+
+@pytest.mark.skipif(not waits(), reason="the system does not say what threads wait for")
 def test_the_thread_between_processes_interrupts_nothing(stopped: Path):
     assert [said(stopped, process)["batch_threads"] for process in range(2)] == [1, 1]
+
+
+def test_threads_that_wait_for_sockets_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    waiting = {2: "ep_poll", 3: "do_epoll_wait", 4: "0", 5: "futex_do_wait", 6: None, 7: "ep_poll"}
+    for thread, where in waiting.items():
+        (tmp_path / str(thread)).mkdir()
+        if where is not None:
+            (tmp_path / str(thread) / "wchan").write_text(where)
+    made = []
+    monkeypatch.setattr(transport, "_TASKS", tmp_path)
+    monkeypatch.setattr(os, "sched_setscheduler", lambda thread, *_: made.append(thread))
+    assert transport.threads() == set(waiting)
+    assert transport.yield_to_computation({7}) == {2, 3} == set(made)
+    assert transport.yield_to_computation({2, 3, 7}) == set()
+    monkeypatch.setattr(transport, "_TASKS", tmp_path / "none")
+    assert transport.threads() == set()
 
 
 @pytest.mark.slow

@@ -119,7 +119,14 @@ def test_problems(changes: dict[str, Any], name: str, state: str, said: str):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"huge_pages": "madvise"}, "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1"),
+        ({"huge_pages": "madvise"}, "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1,"),
+        (
+            {
+                "huge_pages": "madvise",
+                "environment": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:glibc.malloc.perturb=1"},
+            },
+            "glibc.malloc.perturb=1:glibc.malloc.hugetlb=1,",
+        ),
         (
             {
                 "huge_pages": "madvise",

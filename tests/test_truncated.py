@@ -269,6 +269,26 @@ def test_what_a_centre_moves_over_is_not_changed(complex_: bool, smallest: float
     np.testing.assert_allclose(found, expected, atol=1e-4 if smallest < 1e-8 else 1e-12)
 
 
+def test_centres_move_side_by_side_in_single_precision():
+    """Good, badly conditioned and singular matrices, one by one, in a batch and under vmap."""
+    rng = np.random.default_rng(3)
+    matrices = rng.normal(size=(4, 6, 3)) + 1j * rng.normal(size=(4, 6, 3))
+    matrices[1, :, 2] *= 1e-6
+    matrices[2, :, 2] = 0
+    matrices[3, :, 1:] = 0
+    matrices = jnp.asarray(matrices, np.complex64)
+
+    def product(matrix: jax.Array) -> jax.Array:
+        isometry, rest = move(matrix)
+        return isometry @ rest
+
+    along = jnp.asarray(rng.normal(size=(4, 6, 3)), np.complex64)
+    for act in (product, jax.vmap(product), lambda m: jnp.stack([product(each) for each in m])):
+        found, pullback = jax.vjp(act, matrices)
+        np.testing.assert_allclose(found, matrices, atol=1e-5)
+        np.testing.assert_allclose(pullback(along)[0], along, atol=1e-2)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("n", "depth", "max_bond"),

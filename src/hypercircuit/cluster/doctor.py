@@ -293,7 +293,8 @@ def _memory(found: Surroundings) -> Finding:
 
 def _huge_pages(found: Surroundings) -> list[Finding]:
     """Pages of 2 MiB for large arrays, whose memory every step asks for anew."""
-    asked = "glibc.malloc.hugetlb" in found.environment.get("GLIBC_TUNABLES", "")
+    tunables = found.environment.get("GLIBC_TUNABLES", "")
+    asked = re.search(r"\bglibc\.malloc\.hugetlb=[12]\b", tunables)
     if found.huge_pages != "madvise" or any(platform != "cpu" for platform, *_ in found.devices):
         return []
     if asked:
@@ -303,7 +304,8 @@ def _huge_pages(found: Surroundings) -> list[Finding]:
             "huge pages",
             OK,
             "only for programs that ask; steps of several GiB may be a fifth faster with them",
-            "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+            f"export GLIBC_TUNABLES={tunables and tunables + ':'}glibc.malloc.hugetlb=1, "
+            "with glibc 2.35 or newer",
         )
     ]
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 _TASKS = Path("/proc/self/task")
 #: Seconds until the thread, once started, waits for its sockets.
-_START = 1.0
+_START = 0.3
+#: Where the kernel says that a thread waits for sockets, by its versions.
+_WAITING = ("ep_poll", "do_epoll_wait")
 
 
 def threads() -> set[int]:
@@ -47,7 +49,7 @@ def _made_batch(candidates: set[int]) -> set[int]:
     found = set()
     for thread in candidates:
         with contextlib.suppress(OSError):
-            if "epoll" in (_TASKS / str(thread) / "wchan").read_text():
+            if (_TASKS / str(thread) / "wchan").read_text() in _WAITING:
                 os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
                 found.add(thread)
     return found

@@ -10,9 +10,10 @@ with a site's tensor is one product of real matrices and nothing needs to be put
     half [l, (p s q)] = X [l, (p m)] C [(p m), (p s q)]              C, D: the tensor as a real map
     Y [(r p), q]      = D [(r p), (l p s)] half [(l p s), q]
 
-Blocks of neighbouring sites, so few that their matrices stay in a processor's cache, are carried
-over all distances one after the other. The gradient is written out: every matrix that is carried,
-forwards or backwards, is Hermitian, hence the two derivatives with respect to A are one.
+The matrices that start in a block of neighbouring sites are carried over all distances, then those
+of the next: on CPUs so few that they stay in the cache, unless the bond or the distance is large.
+The gradient is written out: every matrix that is carried, forwards or backwards, is Hermitian, and
+so the two derivatives with respect to A are one.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Inexact
 
-#: Bytes of the matrices of one block at all distances, if it is longer than the largest of them.
-BLOCK_BYTES = 2**23
-#: If those of all blocks take more bytes than this, the backward pass makes them again.
+#: Bytes of the matrices of one block at all distances, on CPUs and on accelerators; a block has at
+#: least as many sites as there are distances.
+BLOCK_BYTES, ACCELERATOR_BLOCK_BYTES = 2**23, 2**28
+#: If those of all blocks take more bytes than this, the backward pass makes them again, block by
+#: block.
 KEPT_BYTES = 2**31
 
 _product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -41,22 +44,26 @@ def covariances_at_distances(
     """``sum_{l, m} X[l, m] E[l, m]`` of the sites i - g and i, g = 1..reach; 0 where i < g.
 
     X is the matrix that starts at i - g, carried over the sites between, E the one that ends at i.
-    The gradient takes the matrices for Hermitian and gives its Hermitian part.
 
     **Arguments:**
 
-    - `starting`: after each site, Hermitian (axes: ket, bra).
-    - `ending`: before each site, Hermitian.
+    - `starting`: after each site, Hermitian (axes: ket, bra); so is its derivative.
+    - `ending`: before each site, Hermitian, or the gradient is wrong.
     - `tensors`: axes (left, phys, right), real or complex as the others are.
     """
     n_sites, bond, _ = starting.shape
-    if n_sites == 1 or reach == 0:
-        return jnp.zeros((reach, n_sites), starting.real.dtype)
+    if reach >= n_sites:
+        found = covariances_at_distances(starting, ending, tensors, n_sites - 1)
+        return jnp.pad(found, ((0, reach - n_sites + 1), (0, 0)))
+    if reach == 0:
+        return jnp.zeros((0, n_sites), starting.real.dtype)
     x, e, a = _parts(starting, 2), _parts(ending, 2), _parts(tensors, 2)
-    # Tr: the imaginary parts' product is subtracted.
+    # The product of the imaginary parts is subtracted.
     e = e * jnp.asarray([1, -1], e.dtype)[: e.shape[2], None]
     bytes_of_one = reach * bond * bond * x.shape[2] * x.dtype.itemsize
-    block = min(n_sites, max(reach, BLOCK_BYTES // bytes_of_one))
+    on_cpu = jax.default_backend() == "cpu"
+    block_bytes = BLOCK_BYTES if on_cpu else ACCELERATOR_BLOCK_BYTES
+    block = min(n_sites, max(reach, block_bytes // bytes_of_one))
     n_blocks = -(-n_sites // block)
     x = _split(x, 0, n_blocks, block)
     # Matrices that start at a block's sites end, and are carried over, one site later or more.
@@ -155,7 +162,7 @@ def _backwards(
     )
     given = (carried, weights, jnp.arange(reach))
     (of_x, of_e, of_maps), _ = lax.scan(distance, start, given, reverse=True)
-    # [l, part of half, s, part of the derivative, r]; transposed, it is the derivative's conjugate.
+    # [l, part of half, s, part of the derivative, r], of a Hermitian derivative read by columns.
     of_maps = of_maps.reshape(len(e), bond, n_parts, 2, n_parts, bond)
     real = of_maps[:, :, 0, :, 0]
     if n_parts == 1:

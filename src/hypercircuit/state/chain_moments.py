@@ -1,7 +1,7 @@
-"""Marginals and correlations of the bits in a chain of site tensors, all sites at once.
+"""Marginals and correlations of the bits in a chain of site tensors, many sites at once.
 
 For two bits the matrix that stands for the left part, with the first bit's deviation inserted, is
-carried over the sites between them: one step per distance for all pairs of that distance.
+carried over the sites between them (`carry.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Two ways to split a matrix into an isometry and the rest, with gradients that stay finite.
 
     truncate:   M = U S V^H  ->  A = U_K,          C = A^H M     (K: what is kept, D: the rest)
-    move:       M = U S V^H  ->  A = U min(1, S/floor),  C = max(S, floor) V^H,  A C = M
+    move:       M = U S V^H  ->  A = U min(1, S/floor),  C = max(S, floor) V^H,  A C = M,
+                or A = Q, C = R of M = Q R, if no value is below the floor
 
 A matrix product state only means what is invariant under unitary changes of its bond bases, so a
 derivative of `A` may be taken in the gauge A^H dA = 0: how the kept vectors turn among themselves
@@ -20,10 +21,11 @@ in a different gauge: weight `floor` in C, length s/floor in A. Both factors are
 where a direction has no weight at all, as at a product state, and what the state may become there
 is not lost to the gradient:
 
-    dC = P dM,   dA = (dM - A dC) C^-1,   P = U_K U_K^H, K: values above the floor.
+    dC = U_K^H dM,   dA = (dM - A dC) C^-1,   K: values above the floor, other rows of dC zero.
 
-Where no value can be below it, as 1 / |R^-1| bounds them, A and C are Q and R of the QR
-decomposition, a third of the work, and the same rule holds with P = Q Q^H.
+Where no value can be below it, as 1 / |R^-1| bounds them, A and C are Q and R of a QR
+decomposition, which takes a third of the time, and the same rule holds with Q for U_K. One matrix
+with a value below the floor sends all of a batch the other way, and `vmap` goes both.
 
 The floor, eps^(2/3) of the largest value, balances its square, by which A misses being an isometry
 as seen by the state, against the rounding errors eps / floor of the gradient.
