@@ -143,26 +143,35 @@ class Brickwork(eqx.Module):
     ) -> CellTensors:
         """A cell for every two gates of a layer; a cell that is no pair has no CX inside."""
         depth, n_cells = gates.shape[0], len(has_pair)
-        identity = jnp.eye(2, dtype=gates.dtype)
-        gates = gates.reshape(depth, n_cells, 2, 2, 2)
-        has_pair = has_pair[:, None, None, None, None]
+        # The cells are the last axis: sums of two products each, not many small matrix products.
+        gates = jnp.moveaxis(gates.reshape(depth, n_cells, 2, 2, 2), 1, -1)
 
-        # state[cell, left bonds, s0, s1, right bonds]
-        state = jnp.einsum("nu,nv->nuv", gates[0, :, 0, :, 0], gates[0, :, 1, :, 0])
-        state = state[:, None, :, :, None]
+        # state[left bonds, s0, s1, right bonds, cell]
+        first, second = gates[0, :, :, 0]
+        state = first[None, :, None, None] * second[None, None, :, None]
         for layer in range(2, depth + 1):
             if layer % 2 == 0:
-                flipped = jnp.stack([state[:, :, 0], state[:, :, 1, ::-1]], axis=2)
+                flipped = jnp.stack([state[:, 0], state[:, 1, ::-1]], 1)
                 state = jnp.where(has_pair, flipped, state)
             else:
-                state = jnp.stack([state, state[:, :, ::-1]], axis=2)
-                state = jnp.einsum("nlauvr,vb->nlauvrb", state, identity)
-                bonds = state.shape[1] * 2
-                state = state.reshape(n_cells, bonds, 2, 2, bonds)
-            state = jnp.einsum(
-                "nxu,nyv,nluvr->nlxyr", gates[layer - 1, :, 0], gates[layer - 1, :, 1], state
+                # A new left bond says whether s0 is flipped, a new right one is s1.
+                state = jnp.stack([state, state[:, ::-1]], 1)
+                zero = jnp.zeros_like(state[:, :, :, 0])
+                state = jnp.stack(
+                    [
+                        jnp.stack([state[:, :, :, 0], zero], -2),
+                        jnp.stack([zero, state[:, :, :, 1]], -2),
+                    ],
+                    3,
+                )
+                bonds = state.shape[0] * 2
+                state = state.reshape(bonds, 2, 2, bonds, n_cells)
+            first, second = gates[layer - 1]
+            state = jnp.stack([row[0] * state[:, 0] + row[1] * state[:, 1] for row in first], 1)
+            state = jnp.stack(
+                [row[0] * state[:, :, 0] + row[1] * state[:, :, 1] for row in second], 2
             )
-        return state
+        return jnp.moveaxis(state, -1, 0)
 
 
 def start_angles(
