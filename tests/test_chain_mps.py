@@ -101,7 +101,7 @@ def test_chains_that_are_no_state_are_refused():
     ("n_sites", "reach", "block"),
     [(11, 3, 1), (11, 3, 5), (7, 6, 1), (4, 6, 9), (2, 1, 1), (1, 2, 1)],
 )
-@pytest.mark.parametrize("complex_", [True, False])
+@pytest.mark.parametrize("complex_", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_covariances_of_pairs_and_their_gradient(
     complex_: bool,
     n_sites: int,
